@@ -1,0 +1,1 @@
+"""What the sixteen lessons share: plots, run tracking, text, a small model, training, the clinic, verdicts."""
