@@ -55,7 +55,7 @@ class FeedForward(nn.Module):
         self.proj = nn.Linear(4 * d_model, d_model)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.proj(F.gelu(self.up(x), approximate="tanh"))
+        return self.proj(F.gelu(self.up(x)))
 
 
 class LearnedPositions(nn.Module):

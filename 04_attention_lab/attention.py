@@ -1,0 +1,220 @@
+"""Attention from the sum up: the loop, the tensor form, the backward pass by hand, many heads, and tiles.
+
+Shapes, everywhere in this file:
+
+    q  (..., T_q, d_k)     what each token looks for
+    k  (..., T_k, d_k)     what each token offers
+    v  (..., T_k, d_v)     what each token hands over
+    mask                   bool, broadcastable to (..., T_q, T_k); True means "may attend"
+    scale                  a number the scores are multiplied by; None means 1 / sqrt(d_k)
+
+Every public function raises ValueError, in words, for tensors that do not fit together, empty sequences, masks that
+are not boolean, and values that are not finite. The file ends with CHECKS (what a right implementation must do) and
+FAULTS (one-line bugs that real projects shipped), which the lesson's clinic uses.
+
+Sources: Vaswani et al. 2017 (arXiv 1706.03762) for attention; Milakov and Gimelshein 2018 (1805.02867) for the online
+softmax; Dao et al. 2022 (2205.14135) for tiles.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+
+def softmax(scores: torch.Tensor) -> torch.Tensor:
+    """Weights along the last axis: (..., n) -> (..., n), each row sums to 1; a row that is all -inf gives zeros.
+
+    exp overflows float32 above 88, so the row's largest score is taken off first: the factor exp(-largest) cancels.
+    """
+    lowest, tiny = torch.finfo(scores.dtype).min, torch.finfo(scores.dtype).tiny
+    largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)  # -inf - -inf would be NaN
+    weights = torch.exp(scores - largest)
+    return weights / weights.sum(dim=-1, keepdim=True).clamp(min=tiny)
+
+
+def causal_mask(t_q: int, t_k: int | None = None) -> torch.Tensor:
+    """True where a query may look: at itself and at what came before. (t_q, t_k), the last query sees the last key.
+
+    causal_mask(3) = [[1, 0, 0],
+                      [1, 1, 0],
+                      [1, 1, 1]]
+    """
+    queries, keys = _positions(t_q, t_q if t_k is None else t_k)
+    return keys <= queries[:, None]
+
+
+def attention_loop(q, k, v, mask=None, scale=None) -> torch.Tensor:
+    """The specification, slow and readable: one query and one key at a time, plain sums. Returns (..., T_q, d_v)."""
+    scale = _checked_scale(q, k, v, mask, scale)
+    if q.ndim > 2:
+        masks = [None] * len(q) if mask is None else mask.expand(*q.shape[:-1], k.shape[-2])
+        return torch.stack([attention_loop(*parts, scale) for parts in zip(q, k, v, masks, strict=True)])
+    out = torch.zeros(len(q), v.shape[-1], dtype=v.dtype)
+    for i in range(len(q)):
+        allowed = [j for j in range(len(k)) if mask is None or mask.expand(len(q), len(k))[i, j]]
+        weights = [math.exp(scale * sum(q[i, c] * k[j, c] for c in range(q.shape[1]))) for j in allowed]
+        for j, weight in zip(allowed, weights, strict=True):
+            out[i] += weight / sum(weights) * v[j]
+    return out
+
+
+def attention_weights(q, k, mask=None, scale=None) -> torch.Tensor:
+    """How much each query takes from each key: (..., T_q, T_k)."""
+    scale = _checked_scale(q, k, k, mask, scale)
+    return _weights(q, k, mask, scale)
+
+
+def _weights(q, k, mask, scale):
+    scores = q @ k.mT * scale  # (..., T_q, T_k)
+    if mask is not None:
+        scores = scores.masked_fill(~mask, -math.inf)
+    return softmax(scores)
+
+
+class _Attention(torch.autograd.Function):
+    """Attention with its backward pass written out; lesson 04 derives each line."""
+
+    @staticmethod
+    def forward(ctx, q, k, v, mask, scale):
+        weights = _weights(q, k, mask, scale)
+        ctx.save_for_backward(q, k, v, weights)
+        ctx.scale = scale
+        return weights @ v  # (..., T_q, d_v)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, d_out):
+        q, k, v, weights = ctx.saved_tensors
+        d_v = weights.mT @ d_out
+        d_weights = d_out @ v.mT  # (..., T_q, T_k)
+        mean = (weights * d_weights).sum(dim=-1, keepdim=True)
+        d_scores = weights * (d_weights - mean)  # the softmax's Jacobian, diag(p) - p p^T, times d_weights
+        d_q = d_scores @ k * ctx.scale
+        d_k = d_scores.mT @ q * ctx.scale
+        return d_q, d_k, d_v, None, None
+
+
+def attention(q, k, v, mask=None, scale=None) -> torch.Tensor:
+    """softmax(q k^T scale) v with the backward pass above: (..., T_q, d_v)."""
+    scale = _checked_scale(q, k, v, mask, scale)
+    return _Attention.apply(q, k, v, mask, scale)
+
+
+def attention_tiled(q, k, v, mask=None, scale=None, *, causal=False, tile=128) -> torch.Tensor:
+    """The same answer from tile x tile blocks of scores: no T_q x T_k matrix ever exists. (..., T_q, d_v).
+
+    Each row keeps three running things: the largest score so far, the sum of exp(score - largest), and the weighted
+    sum of values. When a block brings a larger score, what was summed before shrinks by exp(old - new). That is all
+    of the online softmax. causal=True makes the mask block by block and leaves out blocks that lie in the future.
+    Forward only.
+    """
+    scale = _checked_scale(q, k, v, mask, scale)
+    if tile < 1:
+        raise ValueError(f"tile is {tile}: it must be at least 1")
+    (t_q, t_k), (lowest, tiny) = (q.shape[-2], k.shape[-2]), (torch.finfo(q.dtype).min, torch.finfo(q.dtype).tiny)
+    queries, keys = _positions(t_q, t_k)
+    if mask is not None:
+        mask = mask.expand(*q.shape[:-1], t_k)  # a view: takes no memory
+    out = q.new_zeros(*q.shape[:-1], v.shape[-1])
+    for i in range(0, t_q, tile):
+        rows = slice(i, i + tile)
+        largest = q.new_full((*q.shape[:-2], len(queries[rows]), 1), lowest)
+        total, mixed = torch.zeros_like(largest), out[..., rows, :]
+        for j in range(0, t_k, tile):
+            columns = slice(j, j + tile)
+            if causal and keys[j] > queries[rows][-1]:
+                break
+            scores = q[..., rows, :] @ k[..., columns, :].mT * scale  # (..., tile, tile)
+            if mask is not None:
+                scores = scores.masked_fill(~mask[..., rows, columns], -math.inf)
+            if causal:
+                scores = scores.masked_fill(keys[columns] > queries[rows, None], -math.inf)
+            new_largest = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
+            shrink = torch.exp(largest - new_largest)
+            weights = torch.exp(scores - new_largest)
+            total = total * shrink + weights.sum(dim=-1, keepdim=True)
+            mixed = mixed * shrink + weights @ v[..., columns, :]
+            largest = new_largest
+        out[..., rows, :] = mixed / total.clamp(min=tiny)
+    return out
+
+
+class MultiHeadAttention(nn.Module):
+    """Several attentions side by side, each in its own slice of the width, then one output projection.
+
+    d_model: width of the input and the output. n_heads: how many heads; without `d_head` they share d_model evenly.
+    causal: a token sees itself and the past. scale: as above. qk_norm: divide each query and key by its root mean
+    square, with a learned gain for each channel, before the scores (Henry et al. 2020, arXiv 2010.04245, with RMS).
+    """
+
+    def __init__(self, d_model, n_heads, *, d_head=None, causal=True, scale=None, qk_norm=False):
+        super().__init__()
+        if n_heads < 1 or (d_head is None and d_model % n_heads):
+            raise ValueError(f"d_model {d_model} does not divide into {n_heads} heads: change one, or give d_head")
+        self.n_heads, self.d_head, self.causal = n_heads, d_head or d_model // n_heads, causal
+        self.scale = 1 / math.sqrt(self.d_head) if scale is None else scale
+        self.qkv = nn.Linear(d_model, 3 * n_heads * self.d_head, bias=False)
+        self.proj = nn.Linear(n_heads * self.d_head, d_model, bias=False)
+        self.q_norm = nn.RMSNorm(self.d_head) if qk_norm else nn.Identity()
+        self.k_norm = nn.RMSNorm(self.d_head) if qk_norm else nn.Identity()
+
+    def heads(self, x):
+        """Queries, keys and values of every head: (B, T, d_model) -> three of (B, H, T, d_head)."""
+        if x.ndim != 3 or x.shape[-1] != self.qkv.in_features:
+            raise ValueError(f"x has shape {tuple(x.shape)}: expected (batch, tokens, {self.qkv.in_features})")
+        B, T, _ = x.shape
+        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, self.d_head).permute(2, 0, 3, 1, 4).contiguous()
+        return self.q_norm(q), self.k_norm(k), v
+
+    def mask(self, x, padding=None):
+        """Who may attend to whom: None, or broadcastable to (B, H, T, T). padding: (B, T) bool, True is a token."""
+        mask = causal_mask(x.shape[1]).to(x.device) if self.causal else None
+        if padding is None:
+            return mask
+        if padding.dtype != torch.bool or padding.shape != x.shape[:2]:
+            raise ValueError(f"padding is {padding.dtype} {tuple(padding.shape)}: expected bool {tuple(x.shape[:2])}")
+        real = padding[:, None, None, :]  # (B, 1, 1, T): no query looks at a padded key
+        return real if mask is None else real & mask
+
+    def weights(self, x, padding=None):
+        """Each head's attention map: (B, T, d_model) -> (B, H, T, T)."""
+        q, k, _ = self.heads(x)
+        return attention_weights(q, k, self.mask(x, padding), self.scale)
+
+    def forward(self, x, padding=None):
+        """(B, T, d_model) -> (B, T, d_model). padding: (B, T) bool, True where there is a token."""
+        q, k, v = self.heads(x)
+        y = attention(q, k, v, self.mask(x, padding), self.scale)  # (B, H, T, d_head)
+        y = y.transpose(1, 2).flatten(2)  # (B, T, H, d_head) -> (B, T, H * d_head)
+        return self.proj(y)
+
+
+def _positions(t_q, t_k):
+    """Where queries and keys stand, counted from the first key: the last query stands at the last key."""
+    return torch.arange(t_q) + (t_k - t_q), torch.arange(t_k)
+
+
+def _checked_scale(q, k, v, mask, scale):
+    """The scale to use, once the tensors are known to fit together."""
+    for name, tensor in (("q", q), ("k", k), ("v", v)):
+        shape = tuple(tensor.shape)
+        if tensor.ndim < 2 or 0 in shape:
+            raise ValueError(f"{name} has shape {shape}: expected (..., tokens, width) with nothing empty")
+        if tensor.shape[:-2] != q.shape[:-2]:
+            raise ValueError(f"{name} has shape {shape}, q {tuple(q.shape)}: all but the last two must be equal")
+        if not tensor.detach().sum().isfinite() and not (finite := torch.isfinite(tensor)).all():
+            place = (~finite).nonzero()[0].tolist()
+            raise ValueError(f"{name} holds {tensor[tuple(place)].item()} at {place}: find where it came from")
+    if q.shape[-1] != k.shape[-1]:
+        raise ValueError(f"queries are {q.shape[-1]} wide and keys {k.shape[-1]}: a dot product needs equal widths")
+    if k.shape[-2] != v.shape[-2]:
+        raise ValueError(f"{k.shape[-2]} keys but {v.shape[-2]} values: each key needs one value")
+    if mask is not None:
+        wanted = (*q.shape[:-1], k.shape[-2])
+        if mask.dtype != torch.bool:
+            raise ValueError(f"the mask is {mask.dtype}: expected bool, True where a query may attend")
+        fits = mask.ndim <= len(wanted) and all(m in (1, w) for m, w in zip(mask.shape[::-1], wanted[::-1]))
+        if not fits:
+            raise ValueError(f"the mask has shape {tuple(mask.shape)}: expected one that broadcasts to {wanted}")
+    return 1 / math.sqrt(q.shape[-1]) if scale is None else scale

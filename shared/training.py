@@ -1,0 +1,176 @@
+"""Training in one call, with the habits every lesson keeps: seeds, warm-up, clipping, plain progress, a log.
+
+    for seed in seeds(3):
+        torch.manual_seed(seed)
+        model = TinyLM(...)
+        history = fit(model, lambda: corpus.batch(16, 64, g), steps=200, lr=3e-3)
+        evaluate(model, *corpus.held_out_windows(64)).nats
+"""
+
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+Batch = tuple[torch.Tensor, ...]
+
+
+def seeds(n: int) -> list[int]:
+    """n seeds: 0, 1, ... shifted by the environment's HARDWAY_SEED, so that a verdict can be tried on fresh draws."""
+    shift = os.environ.get("HARDWAY_SEED", "0")
+    try:
+        first = int(shift)
+    except ValueError as error:
+        raise ValueError(f"HARDWAY_SEED is {shift!r}: expected a whole number such as 100") from error
+    return list(range(first, first + n))
+
+
+def next_token_loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Mean cross entropy of y under the model's logits at x, in nats per token. x, y: (batch, time)."""
+    return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+
+@dataclass
+class History:
+    """What a training run left behind: a value for each step taken.
+
+    loss: nats per token before the step. lr: the step's learning rate. gradient_norm: before clipping.
+    watched: what `watch` returned, one dict (with its step) a look. stopped: empty, or why the run ended early.
+    """
+
+    loss: list[float] = field(default_factory=list)
+    lr: list[float] = field(default_factory=list)
+    gradient_norm: list[float] = field(default_factory=list)
+    watched: list[dict[str, float]] = field(default_factory=list)
+    stopped: str = ""
+
+
+def fit(
+    model: nn.Module,
+    batch: Callable[[], Batch],
+    steps: int,
+    lr: float,
+    *,
+    loss: Callable[..., torch.Tensor] = next_token_loss,
+    warmup: int | None = None,
+    weight_decay: float = 0.1,
+    clip: float = 1.0,
+    watch: Callable[[], dict[str, float]] | None = None,
+    watch_every: int = 10,
+    run=None,
+    label: str | None = "training",
+) -> History:
+    """Train `model` in place by AdamW and return the history.
+
+    batch: called once a step, returns the tensors that `loss(model, *tensors)` takes. lr: the peak; it rises over
+    `warmup` steps (default a tenth of all) and falls along a cosine to a tenth of the peak. weight_decay: on
+    matrices only. clip: the largest gradient norm let through. watch: called every `watch_every` steps and after
+    the last, returns numbers to keep. run: a run of `shared.tracking.track`, which logs each step.
+    label: the words before the progress line; None prints nothing.
+
+    Interrupting it (Ctrl-C, the notebook's stop button) returns what is there, and so does a loss or a gradient
+    that is not finite: `History.stopped` says which. Raises ValueError for steps or lr that cannot work.
+    """
+    if steps < 1 or not lr > 0:
+        raise ValueError(f"steps is {steps} and lr {lr}: both must be above 0")
+    warmup = max(1, steps // 10) if warmup is None else warmup
+    optimizer = adamw(model, lr, weight_decay)
+    history = History()
+    device = next(model.parameters()).device
+    model.train()
+    try:
+        for step in progress(range(steps), label):
+            rate = lr * schedule(step, steps, warmup)
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
+            value = loss(model, *(tensor.to(device) for tensor in batch()))
+            value.backward()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
+            row = {"loss": value.item(), "lr": rate, "gradient_norm": norm.item()}
+            for name, number in row.items():
+                getattr(history, name).append(number)
+            if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
+                history.stopped = f"diverged at step {step}: loss {row['loss']}, gradient {row['gradient_norm']}"
+                break
+            optimizer.step()
+            if watch is not None and (step % watch_every == 0 or step == steps - 1):
+                history.watched.append({"step": step} | watch())
+                row |= history.watched[-1]
+            if run is not None:
+                run.log(**row)
+    except KeyboardInterrupt:
+        history.stopped = f"interrupted after {len(history.loss)} of {steps} steps"
+    return history
+
+
+def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
+    """AdamW with betas 0.9 and 0.95, decay on matrices and none on vectors (biases, norms)."""
+    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
+    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
+
+
+def schedule(step: int, steps: int, warmup: int) -> float:
+    """The share of the peak learning rate at a step: a straight rise, then a cosine from 1 to 0.1."""
+    if step < warmup:
+        return (step + 1) / warmup
+    done = (step - warmup) / max(1, steps - warmup)
+    return 0.1 + 0.45 * (1 + math.cos(math.pi * done))
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A loss on held-out text: nats per token, its standard error over the windows, and the text's floor if known."""
+
+    nats: float
+    error: float
+    floor: float | None = None
+
+    @property
+    def above_floor(self) -> float:
+        """How far from perfect, in nats per token. Raises ValueError where the floor is not known."""
+        if self.floor is None:
+            raise ValueError("no floor is known for this text: pass floor= to evaluate")
+        return self.nats - self.floor
+
+
+@torch.no_grad()
+def evaluate(
+    model: nn.Module, x: torch.Tensor, y: torch.Tensor, floor: float | None = None, batch_size: int = 64
+) -> Evaluation:
+    """The model's mean loss on windows x with next tokens y, both (windows, time). floor: the text's entropy."""
+    device, was_training = next(model.parameters()).device, model.training
+    model.eval()
+    rows = []
+    for part_x, part_y in zip(x.split(batch_size), y.split(batch_size), strict=True):
+        logits = model(part_x.to(device))
+        losses = F.cross_entropy(logits.flatten(0, 1), part_y.to(device).flatten(), reduction="none")
+        rows.append(losses.view(part_y.shape).mean(dim=1))
+    model.train(was_training)
+    means = torch.cat(rows).double()
+    return Evaluation(means.mean().item(), means.std().item() / math.sqrt(len(means)), floor)
+
+
+def progress(items: Iterable, label: str | None) -> Iterator:
+    """Yield the items and keep one line of plain text up to date: how many are done, and the time left.
+
+    What stays when it is through does not depend on the clock, so that a stored notebook can be compared.
+    """
+    items = list(items)
+    start = shown = time.monotonic()
+    for done, item in enumerate(items):
+        now = time.monotonic()
+        if label and done and now - shown > 0.5:
+            left = (now - start) / done * (len(items) - done)
+            print(f"\r{label} {done}/{len(items)}, {left:.0f} s left   ", end="", flush=True)
+            shown = now
+        yield item
+    if label:
+        print(f"\r{label} {len(items)}/{len(items)}" + " " * 16)
