@@ -11,7 +11,7 @@ SETTINGS = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HARDWAY_PNG": "0"}
 
 def pytest_configure(config):
     """Set the kernels' environment, and find the rules for measured numbers from whatever folder pytest runs in."""
-    runs = tempfile.TemporaryDirectory(prefix="wandb-")
+    runs = tempfile.TemporaryDirectory(prefix="wandb-", ignore_cleanup_errors=True)
     config.add_cleanup(runs.cleanup)
     for name, value in (SETTINGS | {"WANDB_DIR": runs.name}).items():
         os.environ.setdefault(name, value)

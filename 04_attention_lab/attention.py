@@ -9,8 +9,7 @@ Shapes, everywhere in this file:
     scale                  a number the scores are multiplied by; None means 1 / sqrt(d_k)
 
 Every public function raises ValueError, in words, for tensors that do not fit together, empty sequences, masks that
-are not boolean, and values that are not finite. The file ends with CHECKS (what a right implementation must do) and
-FAULTS (one-line bugs that real projects shipped), which the lesson's clinic uses.
+are not boolean, and values that are not finite. Tensors may have any number of leading axes, the same for q, k and v.
 
 Sources: Vaswani et al. 2017 (arXiv 1706.03762) for attention; Milakov and Gimelshein 2018 (1805.02867) for the online
 softmax; Dao et al. 2022 (2205.14135) for tiles.
@@ -18,8 +17,12 @@ softmax; Dao et al. 2022 (2205.14135) for tiles.
 
 import math
 
+import attention_clinic
 import torch
 from torch import nn
+
+CHECKS = attention_clinic.CHECKS  # what a right implementation must do
+FAULTS = attention_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
 
 
 def softmax(scores: torch.Tensor) -> torch.Tensor:
@@ -27,8 +30,13 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
 
     exp overflows float32 above 88, so the row's largest score is taken off first: the factor exp(-largest) cancels.
     """
+    if scores.ndim == 0 or 0 in scores.shape:
+        raise ValueError(f"scores have shape {tuple(scores.shape)}: a softmax needs rows that are not empty")
     lowest, tiny = torch.finfo(scores.dtype).min, torch.finfo(scores.dtype).tiny
-    largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)  # -inf - -inf would be NaN
+    # without the clamp a row that is all -inf would compute -inf - -inf, which is NaN
+    largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)
+    if not (largest < math.inf).all():
+        raise ValueError("a row's largest score is NaN or +inf: its weights are not defined")
     weights = torch.exp(scores - largest)
     return weights / weights.sum(dim=-1, keepdim=True).clamp(min=tiny)
 
@@ -40,7 +48,10 @@ def causal_mask(t_q: int, t_k: int | None = None) -> torch.Tensor:
                       [1, 1, 0],
                       [1, 1, 1]]
     """
-    queries, keys = _positions(t_q, t_q if t_k is None else t_k)
+    t_k = t_q if t_k is None else t_k
+    if min(t_q, t_k) < 1:
+        raise ValueError(f"a mask for {t_q} queries and {t_k} keys: there must be at least one of each")
+    queries, keys = _positions(t_q, t_k)
     return keys <= queries[:, None]
 
 
@@ -66,7 +77,8 @@ def attention_weights(q, k, mask=None, scale=None) -> torch.Tensor:
 
 
 def _weights(q, k, mask, scale):
-    scores = q @ k.mT * scale  # (..., T_q, T_k)
+    # (..., T_q, d_k) times (..., d_k, T_k) is (..., T_q, T_k)
+    scores = q @ k.mT * scale
     if mask is not None:
         scores = scores.masked_fill(~mask, -math.inf)
     return softmax(scores)
@@ -89,7 +101,8 @@ class _Attention(torch.autograd.Function):
         d_v = weights.mT @ d_out
         d_weights = d_out @ v.mT  # (..., T_q, T_k)
         mean = (weights * d_weights).sum(dim=-1, keepdim=True)
-        d_scores = weights * (d_weights - mean)  # the softmax's Jacobian, diag(p) - p p^T, times d_weights
+        # the softmax's Jacobian, diag(p) - p p^T, times d_weights, without ever building the Jacobian
+        d_scores = weights * (d_weights - mean)
         d_q = d_scores @ k * ctx.scale
         d_k = d_scores.mT @ q * ctx.scale
         return d_q, d_k, d_v, None, None
@@ -112,7 +125,10 @@ def attention_tiled(q, k, v, mask=None, scale=None, *, causal=False, tile=128) -
     scale = _checked_scale(q, k, v, mask, scale)
     if tile < 1:
         raise ValueError(f"tile is {tile}: it must be at least 1")
-    (t_q, t_k), (lowest, tiny) = (q.shape[-2], k.shape[-2]), (torch.finfo(q.dtype).min, torch.finfo(q.dtype).tiny)
+    (t_q, t_k), (lowest, tiny) = (
+        (q.shape[-2], k.shape[-2]),
+        (torch.finfo(q.dtype).min, torch.finfo(q.dtype).tiny),
+    )
     queries, keys = _positions(t_q, t_k)
     if mask is not None:
         mask = mask.expand(*q.shape[:-1], t_k)  # a view: takes no memory
@@ -185,8 +201,9 @@ class MultiHeadAttention(nn.Module):
     def forward(self, x, padding=None):
         """(B, T, d_model) -> (B, T, d_model). padding: (B, T) bool, True where there is a token."""
         q, k, v = self.heads(x)
-        y = attention(q, k, v, self.mask(x, padding), self.scale)  # (B, H, T, d_head)
-        y = y.transpose(1, 2).flatten(2)  # (B, T, H, d_head) -> (B, T, H * d_head)
+        y = attention(q, k, v, self.mask(x, padding), self.scale)
+        # (B, H, T, d_head) -> (B, T, H, d_head) -> (B, T, H * d_head)
+        y = y.transpose(1, 2).flatten(2)
         return self.proj(y)
 
 
@@ -201,6 +218,8 @@ def _checked_scale(q, k, v, mask, scale):
         shape = tuple(tensor.shape)
         if tensor.ndim < 2 or 0 in shape:
             raise ValueError(f"{name} has shape {shape}: expected (..., tokens, width) with nothing empty")
+        if not tensor.is_floating_point() or tensor.dtype != q.dtype:
+            raise ValueError(f"{name} is {tensor.dtype} and q {q.dtype}: expected one floating-point type")
         if tensor.shape[:-2] != q.shape[:-2]:
             raise ValueError(f"{name} has shape {shape}, q {tuple(q.shape)}: all but the last two must be equal")
         if not tensor.detach().sum().isfinite() and not (finite := torch.isfinite(tensor)).all():
@@ -214,7 +233,7 @@ def _checked_scale(q, k, v, mask, scale):
         wanted = (*q.shape[:-1], k.shape[-2])
         if mask.dtype != torch.bool:
             raise ValueError(f"the mask is {mask.dtype}: expected bool, True where a query may attend")
-        fits = mask.ndim <= len(wanted) and all(m in (1, w) for m, w in zip(mask.shape[::-1], wanted[::-1]))
-        if not fits:
+        sizes = zip(reversed(mask.shape), reversed(wanted), strict=False)
+        if mask.ndim > len(wanted) or any(m not in (1, w) for m, w in sizes):
             raise ValueError(f"the mask has shape {tuple(mask.shape)}: expected one that broadcasts to {wanted}")
     return 1 / math.sqrt(q.shape[-1]) if scale is None else scale

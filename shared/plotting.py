@@ -96,9 +96,7 @@ def heatmaps(
         wanted = (len(titles), len(rows), len(columns))
         raise ValueError(f"maps have shape {maps.shape} but titles, rows and columns ask for {wanted}")
     down = -(-len(maps) // across)
-    figure = make_subplots(
-        down, across, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.18 / down
-    )
+    figure = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.18 / down)
     row_names, column_names = _numbered(rows), _numbered(columns)
     for i, values in enumerate(maps):
         z = [[None if np.isnan(value) else round(float(value), 3) for value in line] for line in values]
@@ -106,7 +104,12 @@ def heatmaps(
         figure.add_trace(trace, row=i // across + 1, col=i % across + 1)
     figure.update_xaxes(tickvals=column_names, ticktext=list(columns), tickfont_size=8, tickangle=0, ticks="")
     figure.update_yaxes(
-        tickvals=row_names, ticktext=list(rows), tickfont_size=8, autorange="reversed", ticks="", showticklabels=False
+        tickvals=row_names,
+        ticktext=list(rows),
+        tickfont_size=8,
+        autorange="reversed",
+        ticks="",
+        showticklabels=False,
     )
     figure.update_yaxes(showticklabels=True, col=1)
     figure.update_layout(

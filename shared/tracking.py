@@ -55,9 +55,7 @@ class Run:
 
 
 @contextmanager
-def track(
-    name: str, config: dict[str, Any] | None = None, project: str = "llm-the-hard-way"
-) -> Iterator[Run]:
+def track(name: str, config: dict[str, Any] | None = None, project: str = "llm-the-hard-way") -> Iterator[Run]:
     """Record a run called `name`, with its settings `config`, for as long as the block lasts.
 
     The environment decides where it goes:

@@ -1,10 +1,10 @@
 """Training in one call, with the habits every lesson keeps: seeds, warm-up, clipping, plain progress, a log.
 
-    for seed in seeds(3):
-        torch.manual_seed(seed)
-        model = TinyLM(...)
-        history = fit(model, lambda: corpus.batch(16, 64, g), steps=200, lr=3e-3)
-        evaluate(model, *corpus.held_out_windows(64)).nats
+for seed in seeds(3):
+    torch.manual_seed(seed)
+    model = TinyLM(...)
+    history = fit(model, lambda: corpus.batch(16, 64, g), steps=200, lr=3e-3)
+    evaluate(model, *corpus.held_out_windows(64)).nats
 """
 
 import math

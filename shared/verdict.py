@@ -56,7 +56,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What a lesson found out about its claim. word: HOLDS, HOLDS WHEN or FAILS; when: the condition, or what failed."""
+    """What a lesson found out. word: HOLDS, HOLDS WHEN or FAILS; when: the condition, or what was not met."""
 
     lesson: str
     claim: str

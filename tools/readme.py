@@ -1,7 +1,7 @@
 """Write the README's tables and pictures from what the stored notebooks say.
 
-    python tools/readme.py            rewrite README.md between its two marks, and each lesson's cover
-    python tools/readme.py --check    only say whether they are up to date
+python tools/readme.py            rewrite README.md between its two marks, and each lesson's cover
+python tools/readme.py --check    only say whether they are up to date
 """
 
 import base64
@@ -119,7 +119,7 @@ def tables() -> str:
     lines, number = [START], 0
     for phase, lessons in PHASES.items():
         lines += ["", f"### {phase}", ""]
-        lines += ["| | Project | Concept | The \"hard way\" lesson | Measured | Minutes | |", "|---" * 7 + "|"]
+        lines += ['| | Project | Concept | The "hard way" lesson | Measured | Minutes | |', "|---" * 7 + "|"]
         for lesson in lessons:
             number += 1
             lines.append(row(number, lesson))

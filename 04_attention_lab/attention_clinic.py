@@ -1,0 +1,345 @@
+"""The clinic of lesson 04: what a right `attention.py` must do, and bugs of one line that real projects shipped.
+
+CHECKS take the module to be examined, so that the same questions can be put to a patient. Sizes are odd and pairwise
+different on purpose: one head, square shapes or equal lengths would hide half of these bugs. FAULTS holds the
+answers to the exercises of the notebook's last room but one.
+"""
+
+import math
+
+import torch
+from torch import nn
+
+from shared.clinic import Check, Fault
+from shared.memory import peak_bytes
+
+
+def _draw(*shapes, dtype=torch.float64):
+    """Normal tensors of the shapes, the same at every call."""
+    generator = torch.Generator().manual_seed(0)
+    return [torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes]
+
+
+def _layer(m, **settings):
+    """A MultiHeadAttention of three heads, 4 wide each, with set weights in float64."""
+    layer = m.MultiHeadAttention(12, 3, **settings).double()
+    for parameter, values in zip(layer.parameters(), _draw(*(p.shape for p in layer.parameters())), strict=True):
+        parameter.data = values / math.sqrt(12)
+    return layer
+
+
+def _gap(found, wanted, tolerance=1e-10):
+    """None if equal, else where they differ most. 1e-10: float64 rounds at 1e-16, the sums have under 100 terms."""
+    gap = (found - wanted).abs().nan_to_num(nan=math.inf)
+    if gap.max() <= tolerance:
+        return None
+    place = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
+    return f"found {found[place]:.2g} at {list(place)}, expected {wanted[place]:.2g}"
+
+
+def _check_loop(m):
+    q, k, v, chance = _draw((2, 5, 4), (2, 7, 4), (2, 7, 6), (2, 5, 7))
+    for mask, name in ((None, "without a mask"), (chance > 0, "under a mask")):
+        if gap := _gap(m.attention(q, k, v, mask), m.attention_loop(q, k, v, mask)):
+            return f"{name}: {gap}. Work row 0 out by hand and compare each step"
+
+
+def _check_rows(m):
+    q, k = _draw((2, 5, 4), (2, 7, 4))
+    for mask, name in ((None, "without a mask"), (m.causal_mask(5, 7), "under the causal mask")):
+        sums = m.attention_weights(q, k, mask).sum(dim=-1)
+        if gap := _gap(sums, torch.ones_like(sums)):
+            return f"{name} a row's sum is wrong: {gap}. Over which axis is the softmax, and does a mask come after it?"
+
+
+def _check_mask(m):
+    for sizes, wanted in (((3,), [[1, 0, 0], [1, 1, 0], [1, 1, 1]]), ((2, 4), [[1, 1, 1, 0], [1, 1, 1, 1]])):
+        found = m.causal_mask(*sizes).int().tolist()
+        if found != wanted:
+            return f"causal_mask{sizes} is {found}, expected {wanted}. Does a token see itself, and nothing after it?"
+
+
+def _check_peeking(m):
+    layer, (x,) = _layer(m), _draw((2, 6, 12))
+    y = x.clone()
+    y[:, 3] += 1
+    moved = (layer(x) != layer(y)).any(dim=-1).any(dim=0)
+    if moved[:3].any():
+        i = int(moved.nonzero()[0])
+        return f"token 3 was changed and output {i}, before it, moved: it sees the future. Mask absent, inverted, late?"
+    if not moved[3:].all():
+        i = int((~moved).nonzero()[-1])
+        return f"token 3 was changed and output {i} did not move: it does not see the past. Is the mask inverted?"
+
+
+def _check_order(m):
+    layer, (x,) = _layer(m, causal=False), _draw((2, 6, 12))
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    if gap := _gap(layer(x[:, order]), layer(x)[:, order]):
+        return f"shuffled tokens should give the same outputs, shuffled: {gap}. What depends on a token's place?"
+
+
+def _check_variance(m):
+    for d_head in (4, 64):
+        layer = m.MultiHeadAttention(3 * d_head, 3, causal=False).double()
+        x, weight = _draw((8, 64, 3 * d_head), layer.qkv.weight.shape)
+        layer.qkv.weight.data = weight / math.sqrt(3 * d_head)  # queries and keys of variance 1
+        spread = layer.weights(x).log().var(dim=-1).mean().item()  # a row's log weights are its scores, shifted
+        if not 0.6 < spread < 1.6:  # 0.95 to 1.15 here; a lost scale gives d_head, a wrong width gives 1/3
+            return f"with heads {d_head} wide the scores' variance is {spread:.2g}, expected 1. What divides them?"
+
+
+def _check_shift(m):
+    q, k, v = _draw((5, 4), (7, 4), (7, 6), dtype=torch.float32)
+    q, k = torch.cat([q, torch.ones(5, 1)], dim=1), torch.cat([k, torch.zeros(7, 1)], dim=1)
+    for name, function in (("attention", m.attention), ("attention_tiled", m.attention_tiled)):
+        wanted = function(q, k, v, scale=1.0)
+        for shift in (1000, -1000):  # float32 rounds at 6e-5 there, and the weights follow
+            k[:, -1] = shift
+            if gap := _gap(function(q, k, v, scale=1.0), wanted, tolerance=1e-3):
+                return f"{name}: {shift} was added to each score: {gap}. From what does exp count?"
+            k[:, -1] = 0
+
+
+def _check_nothing(m):
+    q, k, v = _draw((3, 4), (5, 4), (5, 6))
+    mask = torch.tensor([[True] * 5, [False] * 5, [True] * 5])
+    q.requires_grad_()
+    for name, function in (("attention", m.attention), ("attention_tiled", m.attention_tiled)):
+        out = function(q, k, v, mask)
+        if gap := _gap(out[1], torch.zeros(6)):
+            return f"{name}: row 1 may attend to nothing and should be zeros: {gap}. What is -inf minus -inf?"
+    (slope,) = torch.autograd.grad(m.attention(q, k, v, mask).sum(), q)
+    if not slope.isfinite().all():
+        return f"a row that may attend to nothing gives the gradient {slope[1].tolist()}, expected zeros"
+
+
+def _check_padding(m):
+    x, filler = _draw((2, 6, 12), (2, 3, 12))
+    padding = torch.arange(9) < 6
+    for causal in (False, True):
+        layer = _layer(m, causal=causal)
+        padded = layer(torch.cat([x, filler], dim=1), padding.expand(2, 9))
+        if gap := _gap(padded[:, :6], layer(x)):
+            return f"three padded tokens were added and a real one's output moved: {gap}. Do padded keys weigh nothing?"
+
+
+def _check_heads(m):
+    layer, (x,) = _layer(m), _draw((2, 6, 12))
+    layer.proj = nn.Identity()
+    before = layer(x)
+    layer.qkv.weight.data[24:28] = 0  # head 0's values
+    after = layer(x)
+    if gap := _gap(after[..., 4:], before[..., 4:]) or _gap(after[..., :4], torch.zeros(2, 6, 4)):
+        return f"head 0's values were set to zero: {gap} before the projection. Are heads and tokens mixed up?"
+
+
+def _check_gradient(m):
+    inputs = [t.requires_grad_() for t in _draw((2, 5, 4), (2, 7, 4), (2, 7, 6))]
+    (d_out,) = _draw((2, 5, 6))  # not all ones: each row of weights sums to 1, which would hide the softmax's slope
+    q, k, v = inputs
+    mask = m.causal_mask(5, 7)
+    by_hand = torch.autograd.grad(m.attention(q, k, v, mask), inputs, d_out)
+    by_torch = torch.autograd.grad(m.attention_weights(q, k, mask) @ v, inputs, d_out)
+    for name, hand, torch_s in zip(("dq", "dk", "dv"), by_hand, by_torch, strict=True):
+        if gap := _gap(hand, torch_s):
+            return f"{name} by hand is not autograd's: {gap}. Derive it again from the line above it"
+
+
+def _check_tiles(m):
+    q, k, v, chance = _draw((2, 5, 4), (2, 7, 4), (2, 7, 6), (2, 5, 7))
+    mask = chance > 0
+    for tile in (1, 3, 4, 16):
+        plain = m.attention_tiled(q, k, v, mask, tile=tile), m.attention(q, k, v, mask)
+        causal = m.attention_tiled(q, k, v, causal=True, tile=tile), m.attention(q, k, v, m.causal_mask(5, 7))
+        if gap := _gap(*plain) or _gap(*causal):
+            return f"with tiles of {tile}: {gap}. When the largest score grows, what must shrink with it?"
+
+
+def _check_memory(m):
+    small, large = (
+        peak_bytes(lambda t=t: m.attention_tiled(*t, tile=16)) for t in (_draw(*[(n, 4)] * 3) for n in (256, 512))
+    )
+    if large > 3 * small:  # linear growth doubles, an n x n matrix quadruples
+        return f"twice the tokens took {large / small:.1f} times the memory, expected 2. Which tensor is n x n?"
+
+
+def _check_inputs(m):
+    q, k, v = _draw((5, 4), (7, 4), (7, 6))
+    bad = {
+        "widths that differ": lambda f: f(q[:, :3], k, v),
+        "values without keys": lambda f: f(q, k, v[:6]),
+        "no tokens": lambda f: f(q[:0], k, v),
+        "one axis": lambda f: f(q[0], k, v),
+        "batches that differ": lambda f: f(q.expand(2, 5, 4), k, v),
+        "whole numbers": lambda f: f(q.long(), k.long(), v.long()),
+        "NaN": lambda f: f(q, k * math.nan, v),
+        "a mask of numbers": lambda f: f(q, k, v, torch.ones(5, 7)),
+        "a mask of another shape": lambda f: f(q, k, v, torch.ones(7, 5) > 0),
+    }
+    calls = [(f, name, call) for f in (m.attention_loop, m.attention, m.attention_tiled) for name, call in bad.items()]
+    calls += [
+        (m.attention_weights, "a mask of numbers", lambda f: f(q, k, torch.ones(5, 7))),
+        (m.attention_tiled, "a tile of 0", lambda f: f(q, k, v, tile=0)),
+        (m.softmax, "NaN", lambda f: f(q * math.nan)),
+        (m.softmax, "an empty row", lambda f: f(q[:, :0])),
+        (m.causal_mask, "no tokens", lambda f: f(0)),
+        (m.MultiHeadAttention, "10 channels for 4 heads", lambda f: f(10, 4)),
+        (m.MultiHeadAttention, "an input of another width", lambda f: f(8, 2)(torch.zeros(1, 3, 9))),
+        (m.MultiHeadAttention, "padding of numbers", lambda f: f(8, 2)(torch.zeros(1, 3, 8), torch.ones(1, 3))),
+    ]
+    for function, name, call in calls:
+        try:
+            call(function)
+        except ValueError:
+            continue
+        return f"{function.__name__} took {name} without a word, expected a ValueError"
+
+
+CHECKS = [
+    Check("the tensor form equals the double loop", _check_loop),
+    Check("each row of weights sums to one", _check_rows),
+    Check("the causal mask of three tokens is the one drawn by hand", _check_mask),
+    Check("nobody sees the future, everybody sees the past", _check_peeking),
+    Check("without a mask, shuffled tokens give shuffled outputs", _check_order),
+    Check("scores have variance one, however wide the heads", _check_variance),
+    Check("adding 1000 to each score changes nothing, nor does taking it off", _check_shift),
+    Check("a row with nothing to attend to is zeros, with a finite gradient", _check_nothing),
+    Check("padding changes nothing", _check_padding),
+    Check("heads do not mix before the output projection", _check_heads),
+    Check("the backward pass by hand equals autograd's", _check_gradient),
+    Check("tiles give the same answer as the whole", _check_tiles),
+    Check("the tiled version's memory grows linearly", _check_memory),
+    Check("what cannot work is refused in words", _check_inputs),
+]
+
+FAULTS = [
+    Fault(
+        name="the scores are not scaled",
+        line="scores = q @ k.mT * scale",
+        becomes="scores = q @ k.mT",
+        symptom="Attention is nearly one-hot before training, and more so the wider the heads.",
+        hints=[
+            "What is the variance of a sum of d products of independent numbers?",
+            "Follow `scale` to its use.",
+        ],
+        seen_in="mlc-ai/mlc-llm#3426: scores head_dim times too large in a fallback path; fixed there.",
+    ),
+    Fault(
+        name="the scale is that of the model, not of the head",
+        line="self.scale = 1 / math.sqrt(self.d_head) if scale is None else scale",
+        becomes="self.scale = 1 / math.sqrt(d_model) if scale is None else scale",
+        symptom="With one head all is well. With many, attention is too even from the start.",
+        hints=[
+            "How wide are the vectors whose dot product is taken?",
+            "Look where the layer chooses its scale.",
+        ],
+        seen_in="karpathy/ng-video-lecture#6: scaled by the embedding size; fixed there.",
+    ),
+    Fault(
+        name="the softmax runs over the queries",
+        line="return softmax(scores)",
+        becomes="return softmax(scores.mT).mT",
+        symptom="Training goes down as ever. The columns of each map sum to one.",
+        hints=[
+            "Each query has one unit of attention to give away.",
+            "Along which axis do the weights sum to one?",
+        ],
+        seen_in="labmlai/annotated_deep_learning_paper_implementations#146: reported; its author saw the same scores.",
+    ),
+    Fault(
+        name="the mask is inverted",
+        line="scores = scores.masked_fill(~mask, -math.inf)",
+        becomes="scores = scores.masked_fill(mask, -math.inf)",
+        symptom="The training loss is far too good, and the last token attends to nothing.",
+        hints=["What does True mean in the mask, and what does masked_fill do where it is True?"],
+        seen_in="rasbt/LLMs-from-scratch#1062 and huggingface/transformers#38094 (Llama 4): fixed there.",
+    ),
+    Fault(
+        name="the causal mask is one off",
+        line="return keys <= queries[:, None]",
+        becomes="return keys <= queries[:, None] + 1",
+        symptom="The loss falls below the entropy of the text. What the model writes is noise.",
+        hints=["Draw the mask of three tokens.", "May the first token see the second?"],
+        seen_in="pbloem/former#10: the triangle's diagonal was off in the explanation; fixed there.",
+    ),
+    Fault(
+        name="there is no causal mask",
+        line="mask = causal_mask(x.shape[1]).to(x.device) if self.causal else None",
+        becomes="mask = None",
+        symptom="The loss falls below the entropy of the text, and it makes no difference to ask for causal=True.",
+        hints=["The functions are right. Who calls them?", "What does the layer hand over as a mask?"],
+        seen_in="alex-matton/causal-transformer-decoder#1: no causal masking in training; fixed there.",
+    ),
+    Fault(
+        name="the mask comes after the softmax",
+        line="return softmax(scores)",
+        becomes="return softmax(q @ k.mT * scale) * (1 if mask is None else mask)",
+        symptom="Early tokens come out close to zero, later ones larger and larger.",
+        hints=[
+            "What do the weights of the first row sum to?",
+            "What must happen to a score before exp sees it?",
+        ],
+        seen_in="huggingface/pytorch-image-models#2236: mask applied at the wrong place; fixed there.",
+    ),
+    Fault(
+        name="the mask multiplies the scores",
+        line="scores = scores.masked_fill(~mask, -math.inf)",
+        becomes="scores = scores * mask",
+        symptom="Masked tokens keep some attention, and most of it where the true scores are negative.",
+        hints=["What weight does a score of zero get?", "Which score gets no weight at all?"],
+        seen_in="georg-wolflein/good-features#1: masking by multiplication; fixed there.",
+    ),
+    Fault(
+        name="heads are merged without a transpose",
+        line="y = y.transpose(1, 2).flatten(2)",
+        becomes="y = y.reshape(x.shape[0], x.shape[1], -1)",
+        symptom="With one head all is well. With three, a token's output holds pieces of other tokens.",
+        hints=[
+            "The shapes are right. Is the order of the numbers?",
+            "A reshape never moves a number in memory.",
+        ],
+        seen_in="jsbaan/transformer-from-scratch#6: heads and positions mixed; fixed there.",
+    ),
+    Fault(
+        name="the softmax does not take the largest score off",
+        line="largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)",
+        becomes="largest = torch.zeros_like(scores[..., :1])",
+        symptom="All is well until one score passes 88. Then everything is NaN.",
+        hints=[
+            "What is the largest number in float32, and its logarithm?",
+            "What may be added to all scores of a row?",
+        ],
+        seen_in="pytorch/executorch#18407: a score of 151 in Phi-4-mini gave NaN; fixed there.",
+    ),
+    Fault(
+        name="-inf minus -inf",
+        line="largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)",
+        becomes="largest = scores.amax(dim=-1, keepdim=True)",
+        symptom="The loss is NaN, but only for batches in which some row is all padding.",
+        hints=[
+            "Compute the softmax of two scores that are both -inf, by hand.",
+            "What is taken off such a row?",
+        ],
+        seen_in="tracel-ai/burn#4697: NaN for fully masked rows; fixed there.",
+    ),
+    Fault(
+        name="the softmax's slope lacks its second term",
+        line="d_scores = weights * (d_weights - mean)",
+        becomes="d_scores = weights * d_weights",
+        symptom="The forward pass is right to the last digit. Training is slower than autograd's.",
+        hints=[
+            "Raise one score of a row: what happens to the other weights?",
+            "The row's weights still sum to one.",
+        ],
+        seen_in="HomericIntelligence/Odyssey#2134: the dot product was missing in a softmax's backward; closed.",
+    ),
+    Fault(
+        name="the running maximum starts at zero",
+        line="largest = q.new_full((*q.shape[:-2], len(queries[rows]), 1), lowest)",
+        becomes="largest = q.new_zeros(*q.shape[:-2], len(queries[rows]), 1)",
+        symptom="The tiled version agrees on every test, and in a trained model some heads put out zeros.",
+        hints=["For which scores is zero larger than all of them?", "What is exp(-1000) in float32?"],
+        seen_in="Dao-AILab/flash-attention#2082: a masked tile left the maximum at 0 and zeroed heads; fixed.",
+    ),
+]
