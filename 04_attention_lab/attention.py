@@ -129,7 +129,7 @@ def attention_tiled(q, k, v, mask=None, scale=None, *, causal=False, tile=128) -
         (q.shape[-2], k.shape[-2]),
         (torch.finfo(q.dtype).min, torch.finfo(q.dtype).tiny),
     )
-    queries, keys = _positions(t_q, t_k)
+    queries, keys = _positions(t_q, t_k, q.device)
     if mask is not None:
         mask = mask.expand(*q.shape[:-1], t_k)  # a view: takes no memory
     out = q.new_zeros(*q.shape[:-1], v.shape[-1])
@@ -144,7 +144,7 @@ def attention_tiled(q, k, v, mask=None, scale=None, *, causal=False, tile=128) -
             scores = q[..., rows, :] @ k[..., columns, :].mT * scale  # (..., tile, tile)
             if mask is not None:
                 scores = scores.masked_fill(~mask[..., rows, columns], -math.inf)
-            if causal:
+            if causal and keys[columns][-1] > queries[rows][0]:  # the block crosses the diagonal
                 scores = scores.masked_fill(keys[columns] > queries[rows, None], -math.inf)
             new_largest = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
             shrink = torch.exp(largest - new_largest)
@@ -207,9 +207,9 @@ class MultiHeadAttention(nn.Module):
         return self.proj(y)
 
 
-def _positions(t_q, t_k):
+def _positions(t_q, t_k, device=None):
     """Where queries and keys stand, counted from the first key: the last query stands at the last key."""
-    return torch.arange(t_q) + (t_k - t_q), torch.arange(t_k)
+    return torch.arange(t_q, device=device) + (t_k - t_q), torch.arange(t_k, device=device)
 
 
 def _checked_scale(q, k, v, mask, scale):

@@ -158,7 +158,7 @@ def _check_tiles(m):
 
 def _check_memory(m):
     small, large = (
-        peak_bytes(lambda t=t: m.attention_tiled(*t, tile=16)) for t in (_draw(*[(n, 4)] * 3) for n in (256, 512))
+        peak_bytes(lambda t=t: m.attention_tiled(*t, tile=8)) for t in (_draw(*[(n, 4)] * 3) for n in (96, 192))
     )
     if large > 3 * small:  # linear growth doubles, an n x n matrix quadruples
         return f"twice the tokens took {large / small:.1f} times the memory, expected 2. Which tensor is n x n?"
@@ -213,6 +213,47 @@ CHECKS = [
     Check("what cannot work is refused in words", _check_inputs),
 ]
 
+
+def _check_soft_cap(m):
+    scores = torch.linspace(-300, 300, 2001, dtype=torch.float64)
+    capped = m.soft_cap(scores, 30.0)
+    if capped.abs().max() > 30 or capped.diff().min() < 0 or capped[-1] < 29.9 or capped[0] > -29.9:
+        return f"scores from -300 to 300 became {capped[0]:.3g} to {capped[-1]:.3g}, expected -30 to 30, never falling"
+    if capped.diff().diff().abs().max() > 0.05:  # a corner in the curve gives 0.3, tanh's bend 0.0023
+        return "the curve has a corner, expected a smooth bend"
+    small = torch.linspace(-0.3, 0.3, 7, dtype=torch.float64)
+    return _gap(m.soft_cap(small, 30.0), small, tolerance=1e-4)  # tanh(x) = x - x^3 / 3: here 1e-5
+
+
+def _check_sink(m):
+    q, k, v = _draw((5, 4), (7, 4), (7, 4))
+    for sink in (-2.0, 3.0):
+        scores = q @ k.mT / 2
+        mass = scores.exp().sum(dim=1, keepdim=True)
+        wanted = scores.exp() @ v / (mass + math.exp(sink))
+        if gap := _gap(m.attention_with_sink(q, k, v, sink), wanted):
+            return f"with a sink of {sink:g}: {gap}. The sink's weight is taken from every key and given to no value"
+
+
+def _check_merge(m):
+    q, k, v = _draw((5, 4), (7, 4), (7, 6))
+    scores = q @ k.mT / 2
+    parts = []
+    for keys in (slice(0, 3), slice(3, 7)):
+        parts += [scores[:, keys].softmax(dim=1) @ v[keys], scores[:, keys].logsumexp(dim=1)]
+    if gap := _gap(m.merge(*parts), scores.softmax(dim=1) @ v):
+        return f"{gap}. What share of the whole sum of exp(score) lies in part A?"
+    far = m.merge(parts[0], parts[1] + 2000, parts[2], parts[3])
+    if gap := _gap(far, parts[0]):
+        return f"part A outweighs part B by e^2000: {gap}. Take the larger one off before exp"
+
+
+EXERCISES = [
+    Check("soft_cap keeps scores within the cap and leaves small ones alone", _check_soft_cap),
+    Check("attention_with_sink gives weight to nothing", _check_sink),
+    Check("merge joins two attentions into one", _check_merge),
+]
+
 FAULTS = [
     Fault(
         name="the scores are not scaled",
@@ -240,12 +281,12 @@ FAULTS = [
         name="the softmax runs over the queries",
         line="return softmax(scores)",
         becomes="return softmax(scores.mT).mT",
-        symptom="Training goes down as ever. The columns of each map sum to one.",
+        symptom="The maps look like attention, but their columns sum to one and late tokens get more than one.",
         hints=[
             "Each query has one unit of attention to give away.",
             "Along which axis do the weights sum to one?",
         ],
-        seen_in="labmlai/annotated_deep_learning_paper_implementations#146: reported; its author saw the same scores.",
+        seen_in="labmlai/annotated_deep_learning_paper_implementations#146: reported; its author called it a big bug.",
     ),
     Fault(
         name="the mask is inverted",
@@ -327,7 +368,7 @@ FAULTS = [
         name="the softmax's slope lacks its second term",
         line="d_scores = weights * (d_weights - mean)",
         becomes="d_scores = weights * d_weights",
-        symptom="The forward pass is right to the last digit. Training is slower than autograd's.",
+        symptom="The forward pass is right to the last digit. Training goes nowhere.",
         hints=[
             "Raise one score of a row: what happens to the other weights?",
             "The row's weights still sum to one.",

@@ -72,10 +72,10 @@ class Examination:
         return bool(self.passed) and not self.failed
 
 
-def examine(module: ModuleType, checks: Sequence[Check] | None = None) -> Examination:
-    """Run the module's CHECKS (or those given), print a line for each, and return what was found.
+def examine(module: ModuleType, checks: Sequence[Check] | None = None, failures_only: bool = False) -> Examination:
+    """Run the module's CHECKS (or those given), print a line for each (or each that fails), return what was found.
 
-    A check that raises has failed: the error is its message.
+    A check that raises has failed: the error is its message. Raises ValueError if there are no checks.
     """
     checks = module.CHECKS if checks is None else checks
     if not checks:
@@ -88,7 +88,8 @@ def examine(module: ModuleType, checks: Sequence[Check] | None = None) -> Examin
             message = f"{type(error).__name__}: {error}".splitlines()[0]
         if message is None:
             result.passed.append(check.name)
-            print(f"  ok    {check.name}")
+            if not failures_only:
+                print(f"  ok    {check.name}")
         else:
             result.failed[check.name] = message
             print(f"  FAIL  {check.name}\n        {message}")

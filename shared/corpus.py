@@ -101,8 +101,8 @@ class Corpus:
         """At most `most` windows spread evenly over the held-out part, without overlap: x and y as in `batch`."""
         _check_context(self.held_out, context)
         starts = torch.arange(0, len(self.held_out) - context, context)
-        step = max(1, len(starts) // most)
-        return _windows(self.held_out, starts[::step][:most], context)
+        n = min(most, len(starts))
+        return _windows(self.held_out, starts[torch.arange(n) * len(starts) // n], context)
 
 
 def _windows(ids: torch.Tensor, starts: torch.Tensor, context: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,0 +1,112 @@
+"""The benchmarks run and decide; how fast anything is on this machine is not asked here."""
+
+import math
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
+import bench_attention
+import bench_tiny_lm
+import measure
+from bench_attention import Row
+from measure import Goal
+
+GOOD = [
+    Row(4096, "pytorch", seconds=1, to_pytorch=1, to_whole=0.1, error=0, resident=5, tensors=4),
+    Row(4096, "whole", seconds=10, to_pytorch=10, to_whole=1, error=1e-6, resident=800, tensors=800),
+    Row(4096, "tiled", seconds=2, to_pytorch=2, to_whole=0.2, error=1e-6, resident=10, tensors=10),
+]
+fill = partial(partial, torch.ones, 2048)  # fill(n) is a call that makes 2048 x n float32 numbers
+
+
+def test_attention_is_measured(monkeypatch):
+    monkeypatch.setattr(bench_attention, "resident_bytes", lambda make, n: make(n)().nbytes)
+    ways = (bench_attention.pytorch, bench_attention.loop, bench_attention.whole, bench_attention.tiled)
+    rows = bench_attention.measure(4, ways, rounds=2, memory=True)
+    assert [row.way for row in rows] == ["pytorch", "loop", "whole", "tiled"]
+    assert all(math.isfinite(value) for row in rows for value in (row.seconds, row.to_pytorch, row.to_whole))
+    assert all(row.error <= 1e-5 and row.resident > 0 and row.tensors > 0 for row in rows)
+    bench_attention.show(rows)
+
+
+@pytest.mark.parametrize(
+    "worse", [{"to_pytorch": 3.1}, {"resident": 41}, {"tensors": 41}, {"error": 1.1e-5}, {"error": math.nan}]
+)
+def test_attention_goals(worse, capsys):
+    bench_attention.show(GOOD)
+    assert measure.report(bench_attention.goals(GOOD)) == 0
+    assert "NOT MET" not in capsys.readouterr().out
+    assert measure.report(bench_attention.goals([*GOOD[:2], replace(GOOD[2], **worse)])) == 1
+    assert "NOT MET" in capsys.readouterr().out
+
+
+def test_attention_goals_where_resident_memory_is_not_measured():
+    rows = [replace(row, resident=None) for row in GOOD]
+    assert measure.report(bench_attention.goals(rows)) == 0
+    assert len(bench_attention.goals(rows)) == len(bench_attention.goals(GOOD)) - 1
+
+
+def test_training_is_measured():
+    shape = bench_tiny_lm.Shape(vocab_size=16, context=4, d_model=8, n_layers=1, n_heads=2, batch=2)
+    faster = bench_tiny_lm.speed_ups(bench_tiny_lm.measure(shape, rounds=2))
+    assert list(faster) == ["TinyLM", "GPT-2, default", "GPT-2, no dropout"]
+    assert all(math.isfinite(ratio) for ratio in faster.values())
+
+
+def test_training_goal():
+    assert measure.report(bench_tiny_lm.goals({"GPT-2, default": 1.4})) == 0
+    assert measure.report(bench_tiny_lm.goals({"GPT-2, default": 1.39})) == 1
+
+
+@pytest.mark.parametrize(("multiple", "status"), [(2, 0), (4, 1)])
+def test_attention_exits_by_its_goals(multiple, status, monkeypatch):
+    rows = [*GOOD[:2], replace(GOOD[2], to_pytorch=multiple)]
+    monkeypatch.setattr(bench_attention, "measure", lambda n, *_, **__: [replace(row, n=n) for row in rows])
+    assert bench_attention.main() == status
+
+
+@pytest.mark.parametrize(("seconds", "status"), [(1.5, 0), (1.3, 1)])
+def test_training_exits_by_its_goal(seconds, status, monkeypatch):
+    times = {"TinyLM": [1, 1], "GPT-2, default": [seconds] * 2, "GPT-2, no dropout": [1, 1]}
+    monkeypatch.setattr(bench_tiny_lm, "measure", lambda *_, **__: times)
+    assert bench_tiny_lm.main() == status
+
+
+def test_the_peer_has_our_shape():
+    shape = bench_tiny_lm.Shape()
+    ours, peer = bench_tiny_lm.tiny_lm(shape), bench_tiny_lm.gpt2(shape)
+    assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in peer.parameters())
+
+
+def test_the_ratio_is_the_median_of_the_rounds():
+    assert measure.median_ratio([1, 9, 8], [2, 3, 4]) == 2
+
+
+def test_threads_are_as_before():
+    before = torch.get_num_threads()
+    seen = set()
+    measure.cpu_seconds({"look": lambda: seen.add(torch.get_num_threads())}, rounds=2)
+    assert seen == {1}
+    assert torch.get_num_threads() == before
+
+
+def test_resident_memory_of_a_known_size():
+    size = measure.resident_bytes(fill, 2048)
+    if size is None:
+        pytest.skip("resident memory is not measured on this system")
+    assert 0.9 <= size / (4 * 2048**2) <= 1.5
+
+
+def test_resident_memory_where_the_system_does_not_count(monkeypatch):
+    monkeypatch.setattr(measure, "PEAK_RESET", Path("/nowhere"))
+    assert measure.resident_bytes(fill, 8) is None
+
+
+def test_nothing_short_of_a_goal_meets_it():
+    assert not Goal("", math.nan, 1).met
+    assert not Goal("", math.nan, 1, at_least=True).met
