@@ -1,4 +1,4 @@
-"""shared/clinic.py: one line is changed and nothing else, the patient is read and repaired, the card keeps still."""
+"""shared/clinic.py: one line changes and nothing else, the patient is read and repaired, the card keeps its answer."""
 
 import importlib
 import inspect

@@ -10,6 +10,7 @@ and of the helper beside it, so that a test can tell when it was edited and not 
 
 import argparse
 import hashlib
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -79,6 +80,11 @@ def normalise(notebook: nbformat.NotebookNode, folder: Path) -> None:
     nbformat.validate(notebook)
 
 
+def write(notebook: nbformat.NotebookNode, path: Path) -> None:
+    """Store a notebook, with the same bytes on every platform."""
+    path.write_text(nbformat.writes(notebook, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
 def run(path: Path) -> None:
     """Run a copy of the notebook and print its verdict and how long it took."""
     notebook = nbformat.read(path, as_version=4)
@@ -112,10 +118,13 @@ def build(path: Path) -> None:
     import jupytext
 
     script = script_of(path)
-    notebook = jupytext.read(script) if script.exists() else nbformat.read(path, as_version=4)
+    if script.exists():
+        write(jupytext.read(script), path)
+    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)  # later, the hash would move
+    notebook = nbformat.read(path, as_version=4)
     execute(notebook, path.parent)
     normalise(notebook, path.parent)
-    path.write_text(nbformat.writes(notebook, indent=1) + "\n", encoding="utf-8", newline="\n")
+    write(notebook, path)
     print(f"stored {path.relative_to(ROOT).as_posix()}: {path.stat().st_size / 1e6:.2f} MB")
 
 
