@@ -79,14 +79,38 @@ def _check_order(m):
         return f"shuffled tokens should give the same outputs, shuffled: {gap}. What depends on a token's place?"
 
 
+def _spread(weights):
+    """The variance of the scores behind (..., n) weights: a row's log weights are its scores, shifted."""
+    return weights.log().var(dim=-1).mean().item()
+
+
 def _check_variance(m):
     for d_head in (4, 64):
-        layer = m.MultiHeadAttention(3 * d_head, 3, causal=False).double()
-        x, weight = _draw((8, 64, 3 * d_head), layer.qkv.weight.shape)
-        layer.qkv.weight.data = weight / math.sqrt(3 * d_head)  # queries and keys of variance 1
-        spread = layer.weights(x).log().var(dim=-1).mean().item()  # a row's log weights are its scores, shifted
-        if not 0.6 < spread < 1.6:  # 0.95 to 1.15 here; a lost scale gives d_head, a wrong width gives 1/3
-            return f"with heads {d_head} wide the scores' variance is {spread:.2g}, expected 1. What divides them?"
+        layer = m.MultiHeadAttention(12, 3, d_head=d_head, causal=False).double()
+        x, weight, q, k = _draw((8, 60, 12), layer.qkv.weight.shape, (8, 60, d_head), (8, 50, d_head))
+        layer.qkv.weight.data = weight / math.sqrt(12)  # queries and keys of variance 1
+        if layer.heads(x)[0].shape != (8, 3, 60, d_head) or layer(x).shape != x.shape:
+            return f"heads {d_head} wide were asked for, queries came as {tuple(layer.heads(x)[0].shape)}"
+        found = {
+            "a layer with heads": _spread(layer.weights(x)),
+            "attention_weights": _spread(m.attention_weights(q, k)),
+            "attention_weights at scale 1 / d, times d,": d_head * _spread(m.attention_weights(q, k, None, 1 / d_head)),
+        }
+        for name, spread in found.items():  # 0.9 to 1.2 here; a lost scale gives d_head, a wrong width gives 1/3
+            if not 0.6 < spread < 1.6:
+                return f"{name} {d_head} wide has scores of variance {spread:.2g}, expected 1. What divides them?"
+
+
+def _check_qk_norm(m):
+    x, weight = _draw((2, 6, 12), (36, 12))
+    maps = []
+    for queries, keys in ((1, 1), (1000, 1), (1, 1000)):
+        layer = m.MultiHeadAttention(12, 3, qk_norm=True).double()
+        layer.qkv.weight.data = torch.cat([weight[:12] * queries, weight[12:24] * keys, weight[24:]])
+        maps.append(layer.weights(x))
+    for name, found in zip(("queries", "keys"), maps[1:], strict=True):
+        if gap := _gap(found, maps[0], tolerance=1e-6):  # the norm's own epsilon is 1e-16 of the squares
+            return f"with QK-norm, {name} 1000 times longer changed the map: {gap}. Are they divided by their length?"
 
 
 def _check_shift(m):
@@ -158,9 +182,10 @@ def _check_tiles(m):
 
 def _check_memory(m):
     small, large = (
-        peak_bytes(lambda t=t: m.attention_tiled(*t, tile=8)) for t in (_draw(*[(n, 4)] * 3) for n in (96, 192))
+        peak_bytes(lambda n=n: m.attention_tiled(*_draw(*[(n, 4)] * 3), torch.ones(1, n) > 0, tile=16))
+        for n in (192, 384)
     )
-    if large > 3 * small:  # linear growth doubles, an n x n matrix quadruples
+    if large > 2.5 * small:  # linear growth doubles, an n x n matrix, even of bools, triples
         return f"twice the tokens took {large / small:.1f} times the memory, expected 2. Which tensor is n x n?"
 
 
@@ -203,6 +228,7 @@ CHECKS = [
     Check("nobody sees the future, everybody sees the past", _check_peeking),
     Check("without a mask, shuffled tokens give shuffled outputs", _check_order),
     Check("scores have variance one, however wide the heads", _check_variance),
+    Check("with QK-norm, longer queries or keys change nothing", _check_qk_norm),
     Check("adding 1000 to each score changes nothing, nor does taking it off", _check_shift),
     Check("a row with nothing to attend to is zeros, with a finite gradient", _check_nothing),
     Check("padding changes nothing", _check_padding),

@@ -65,6 +65,11 @@ def test_a_tenth_is_held_out_by_default():
     assert len(Corpus("a" * 1000).held_out) == 100
 
 
+def test_a_thousand_words_by_default():
+    text = " ".join(f"word{i}" for i in range(3000))
+    assert Corpus(text, unit="words").vocab_size == 1000
+
+
 def test_byte_names_are_distinct_and_readable():
     """A printable byte is its own name; space and newline have a sign, the rest two hex digits."""
     names = Corpus(SENTENCE).names
@@ -230,8 +235,9 @@ def test_python_without_its_documentation_is_told(monkeypatch):
         python_docs()
 
 
-def test_read_gives_the_file_as_it_is(tmp_path):
-    """A UTF-8 file, whatever the machine's own encoding; a path may be a string."""
+def test_read_gives_the_file_as_it_is(tmp_path, monkeypatch):
+    """A UTF-8 file, on a machine whose own encoding is another too; a path may be a string."""
+    monkeypatch.setattr("io.text_encoding", lambda encoding, level=2: encoding or "latin-1")
     path = tmp_path / "text.txt"
     path.write_bytes("naïve ␣ 漢字\nend".encode())
     assert read(path) == read(str(path)) == "naïve ␣ 漢字\nend"

@@ -127,6 +127,7 @@ def test_curve_wears_its_colours_look(ax, color):
     assert line._unscaled_dash_pattern == plain._unscaled_dash_pattern  # what tells "(0, (5, 1))" from "--"
     assert band.get_facecolor()[0, :3] == pytest.approx(to_rgb(color))
     assert band.get_facecolor()[0, 3] < 0.3
+    assert band.get_linewidth() == 0  # an edge would look like a line of data
     assert ax.get_legend_handles_labels() == ([line], ["arm"])
 
 
@@ -311,10 +312,11 @@ def kaleido(monkeypatch) -> list:
     """A kaleido that starts a server; to_image notes what it is asked and gives a picture."""
     module, calls = ModuleType("kaleido"), []
     module.__spec__ = importlib.machinery.ModuleSpec("kaleido", None)
-    module.start_sync_server = lambda **options: calls.append("server")
+    module.start_sync_server = lambda **options: calls.append(options)
     monkeypatch.setitem(sys.modules, "kaleido", module)
 
     def to_image(figure, kind, **options):
+        assert kind == "png"
         calls.append(figure)
         return PNG
 
@@ -339,7 +341,7 @@ def test_show_puts_a_png_beside_plotlys_json(shown, kaleido):
         plotting.show(picture)
     assert [set(bundle) for bundle in shown] == [{"application/vnd.plotly.v1+json", "image/png"}] * 2
     assert all(is_plotlys(bundle) and bundle["image/png"] == PNG for bundle in shown)
-    assert kaleido.count("server") == 1
+    assert kaleido.count({"silence_warnings": True}) == 1
     assert [call for call in kaleido if any(call is picture for picture in pictures)] == pictures
 
 

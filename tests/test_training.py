@@ -164,6 +164,14 @@ def test_weight_decay_is_on_matrices_only():
     assert model.vector.tolist() == [1.0] * 3
 
 
+def test_optimiser_alone_has_the_rate_asked_for():
+    """For lessons that write their own loop: rate, betas and decay of each group."""
+    groups = adamw(Point(), 0.25, 0.125).param_groups
+    assert [(g["lr"], g["betas"], g["weight_decay"]) for g in groups] == (
+        [(0.25, (0.9, 0.95), 0.125), (0.25, (0.9, 0.95), 0.0)]
+    )
+
+
 def test_default_weight_decay_is_a_tenth():
     model = Point()
     fit(model, nothing, 1, lr=0.5, loss=lambda m: 0 * pull(m), label=None)
@@ -233,16 +241,11 @@ def test_same_seed_same_run():
 def test_watch_looks_at_the_right_steps(steps, options, looks):
     """At the first, every tenth or as asked, and the last, once each, after the step's update."""
     model = Point()
-    history = fit(
-        model,
-        nothing,
-        steps,
-        lr=0.1,
-        loss=pull,
-        watch=lambda: {"vector": model.vector[0].item()},
-        label=None,
-        **options,
-    )
+
+    def watch():
+        return {"vector": model.vector[0].item()}
+
+    history = fit(model, nothing, steps, lr=0.1, loss=pull, watch=watch, label=None, **options)
     assert [look["step"] for look in history.watched] == looks
     assert all(set(look) == {"step", "vector"} for look in history.watched)
     assert history.watched[0]["vector"] < 1
@@ -322,9 +325,9 @@ def test_divergence_stops_before_the_weights_are_spoilt(bad, said):
     assert re.fullmatch(f"diverged at step 3: {said}", history.stopped)
     assert len(history.loss) == len(history.lr) == len(history.gradient_norm) == 4
     assert len(kept) == 1
-    assert all(
-        torch.equal(p, before) and p.isfinite().all() for p, before in zip(model.parameters(), kept[0], strict=True)
-    )
+    for parameter, before in zip(model.parameters(), kept[0], strict=True):
+        assert torch.equal(parameter, before)
+        assert parameter.isfinite().all()
     assert len(rows) == 3
 
 

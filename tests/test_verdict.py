@@ -149,10 +149,10 @@ def test_any_line_of_text_reads_back(claim, when, seeds, outcome):
 
 
 @pytest.mark.parametrize(
-    "cut", ["", "nothing here\n", "┌ 04 ─ It works.\n│ HOLDS\n", "┌ 04 ─ It works.\n│ MAYBE\n│\n└ 3 seeds"]
+    "text", ["", "nothing here\n", "┌ 04 ─ It works.\n│ HOLDS\n", "┌ 04 ─ It works.\n│ MAYBE\n│\n└ 3 seeds"]
 )
-def test_no_block_is_none(cut):
-    assert read_verdict(cut) is None
+def test_no_block_is_none(text):
+    assert read_verdict(text) is None
 
 
 def test_a_torn_block_is_none(capsys):

@@ -59,6 +59,7 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> None:
         kernel_name="python3",
         record_timing=False,
         coalesce_streams=True,
+        extra_arguments=["--log-level=40"],  # else the kernel warns that it talks to us in the clear
         resources={"metadata": {"path": str(folder)}},
     )
     client.execute()
