@@ -33,7 +33,6 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
     if scores.ndim == 0 or 0 in scores.shape:
         raise ValueError(f"scores have shape {tuple(scores.shape)}: a softmax needs rows that are not empty")
     lowest, tiny = torch.finfo(scores.dtype).min, torch.finfo(scores.dtype).tiny
-    # without the clamp a row that is all -inf would compute -inf - -inf, which is NaN
     largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)
     if not (largest < math.inf).all():
         raise ValueError("a row's largest score is NaN or +inf: its weights are not defined")
@@ -100,9 +99,8 @@ class _Attention(torch.autograd.Function):
         q, k, v, weights = ctx.saved_tensors
         d_v = weights.mT @ d_out
         d_weights = d_out @ v.mT  # (..., T_q, T_k)
-        mean = (weights * d_weights).sum(dim=-1, keepdim=True)
         # the softmax's Jacobian, diag(p) - p p^T, times d_weights, without ever building the Jacobian
-        d_scores = weights * (d_weights - mean)
+        d_scores = weights * (d_weights - (weights * d_weights).sum(dim=-1, keepdim=True))
         d_q = d_scores @ k * ctx.scale
         d_k = d_scores.mT @ q * ctx.scale
         return d_q, d_k, d_v, None, None

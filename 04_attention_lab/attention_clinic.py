@@ -41,7 +41,7 @@ def _check_loop(m):
     q, k, v, chance = _draw((2, 5, 4), (2, 7, 4), (2, 7, 6), (2, 5, 7))
     for mask, name in ((None, "without a mask"), (chance > 0, "under a mask")):
         if gap := _gap(m.attention(q, k, v, mask), m.attention_loop(q, k, v, mask)):
-            return f"{name}: {gap}. Work row 0 out by hand and compare each step"
+            return f"{name}: {gap}. Go from the scores to the weights to the sum, line by line: where do they part?"
 
 
 def _check_rows(m):
@@ -114,15 +114,15 @@ def _check_qk_norm(m):
 
 
 def _check_shift(m):
-    q, k, v = _draw((5, 4), (7, 4), (7, 6), dtype=torch.float32)
+    q, k, v = _draw((5, 4), (7, 4), (7, 6))
     q, k = torch.cat([q, torch.ones(5, 1)], dim=1), torch.cat([k, torch.zeros(7, 1)], dim=1)
     for name, function in (("attention", m.attention), ("attention_tiled", m.attention_tiled)):
+        k[:, -1] = 0
         wanted = function(q, k, v, scale=1.0)
-        for shift in (1000, -1000):  # float32 rounds at 6e-5 there, and the weights follow
-            k[:, -1] = shift
-            if gap := _gap(function(q, k, v, scale=1.0), wanted, tolerance=1e-3):
-                return f"{name}: {shift} was added to each score: {gap}. From what does exp count?"
-            k[:, -1] = 0
+        for shift in (1e6, -1e6):
+            k[:, -1] = shift  # float64 rounds at 1e-10 there, and the weights follow
+            if gap := _gap(function(q, k, v, scale=1.0), wanted, tolerance=1e-8):
+                return f"{name}: {shift:.0e} was added to each score: {gap}. From what does exp count?"
 
 
 def _check_nothing(m):
@@ -132,7 +132,7 @@ def _check_nothing(m):
     for name, function in (("attention", m.attention), ("attention_tiled", m.attention_tiled)):
         out = function(q, k, v, mask)
         if gap := _gap(out[1], torch.zeros(6)):
-            return f"{name}: row 1 may attend to nothing and should be zeros: {gap}. What is -inf minus -inf?"
+            return f"{name}: row 1 may attend to nothing and should be zeros: {gap}. Follow its scores into the softmax"
     (slope,) = torch.autograd.grad(m.attention(q, k, v, mask).sum(), q)
     if not slope.isfinite().all():
         return f"a row that may attend to nothing gives the gradient {slope[1].tolist()}, expected zeros"
@@ -167,17 +167,17 @@ def _check_gradient(m):
     by_torch = torch.autograd.grad(m.attention_weights(q, k, mask) @ v, inputs, d_out)
     for name, hand, torch_s in zip(("dq", "dk", "dv"), by_hand, by_torch, strict=True):
         if gap := _gap(hand, torch_s):
-            return f"{name} by hand is not autograd's: {gap}. Derive it again from the line above it"
+            return f"{name} by hand is not autograd's: {gap}. If no check above fails, derive that line again"
 
 
 def _check_tiles(m):
     q, k, v, chance = _draw((2, 5, 4), (2, 7, 4), (2, 7, 6), (2, 5, 7))
     mask = chance > 0
     for tile in (1, 3, 4, 16):
-        plain = m.attention_tiled(q, k, v, mask, tile=tile), m.attention(q, k, v, mask)
-        causal = m.attention_tiled(q, k, v, causal=True, tile=tile), m.attention(q, k, v, m.causal_mask(5, 7))
+        plain = m.attention_tiled(q, k, v, mask, tile=tile), m.attention_loop(q, k, v, mask)
+        causal = m.attention_tiled(q, k, v, causal=True, tile=tile), m.attention_loop(q, k, v, m.causal_mask(5, 7))
         if gap := _gap(*plain) or _gap(*causal):
-            return f"with tiles of {tile}: {gap}. When the largest score grows, what must shrink with it?"
+            return f"tiles of {tile}: {gap}. When a larger score comes, what must shrink? Which keys may a tile see?"
 
 
 def _check_memory(m):
@@ -229,36 +229,38 @@ CHECKS = [
     Check("without a mask, shuffled tokens give shuffled outputs", _check_order),
     Check("scores have variance one, however wide the heads", _check_variance),
     Check("with QK-norm, longer queries or keys change nothing", _check_qk_norm),
-    Check("adding 1000 to each score changes nothing, nor does taking it off", _check_shift),
+    Check("adding a million to each score changes nothing, nor does taking it off", _check_shift),
     Check("a row with nothing to attend to is zeros, with a finite gradient", _check_nothing),
     Check("padding changes nothing", _check_padding),
     Check("heads do not mix before the output projection", _check_heads),
     Check("the backward pass by hand equals autograd's", _check_gradient),
-    Check("tiles give the same answer as the whole", _check_tiles),
+    Check("tiles give the same answer as the double loop", _check_tiles),
     Check("the tiled version's memory grows linearly", _check_memory),
     Check("what cannot work is refused in words", _check_inputs),
 ]
 
 
 def _check_soft_cap(m):
+    small = torch.linspace(-0.3, 0.3, 7, dtype=torch.float64)
+    if gap := _gap(m.soft_cap(small, 30.0), small, tolerance=1e-4):  # tanh(x) = x - x^3 / 3: here 1e-5
+        return f"scores far below the cap of 30 changed: {gap}"
     scores = torch.linspace(-300, 300, 2001, dtype=torch.float64)
     capped = m.soft_cap(scores, 30.0)
     if capped.abs().max() > 30 or capped.diff().min() < 0 or capped[-1] < 29.9 or capped[0] > -29.9:
         return f"scores from -300 to 300 became {capped[0]:.3g} to {capped[-1]:.3g}, expected -30 to 30, never falling"
     if capped.diff().diff().abs().max() > 0.05:  # a corner in the curve gives 0.3, tanh's bend 0.0023
         return "the curve has a corner, expected a smooth bend"
-    small = torch.linspace(-0.3, 0.3, 7, dtype=torch.float64)
-    return _gap(m.soft_cap(small, 30.0), small, tolerance=1e-4)  # tanh(x) = x - x^3 / 3: here 1e-5
 
 
 def _check_sink(m):
     q, k, v = _draw((5, 4), (7, 4), (7, 4))
+    scores = q @ k.mT / 2
     for sink in (-2.0, 3.0):
-        scores = q @ k.mT / 2
-        mass = scores.exp().sum(dim=1, keepdim=True)
-        wanted = scores.exp() @ v / (mass + math.exp(sink))
+        wanted = scores.exp() @ v / (scores.exp().sum(dim=1, keepdim=True) + math.exp(sink))
         if gap := _gap(m.attention_with_sink(q, k, v, sink), wanted):
-            return f"with a sink of {sink:g}: {gap}. The sink's weight is taken from every key and given to no value"
+            return f"with a sink of {sink:g}: {gap}. Scores are divided by sqrt(d), the sink is not; its value is zero"
+    if gap := _gap(m.attention_with_sink(q, k, v, 2000.0), torch.zeros(5, 4)):
+        return f"a sink of 2000 should take everything: {gap}. Take the largest off before exp, the sink included"
 
 
 def _check_merge(m):
@@ -307,7 +309,7 @@ FAULTS = [
         name="the softmax runs over the queries",
         line="return softmax(scores)",
         becomes="return softmax(scores.mT).mT",
-        symptom="The maps look like attention, but their columns sum to one and late tokens get more than one.",
+        symptom="The maps look like attention, but their columns sum to one, and late rows to more than one.",
         hints=[
             "Each query has one unit of attention to give away.",
             "Along which axis do the weights sum to one?",
@@ -340,9 +342,9 @@ FAULTS = [
     ),
     Fault(
         name="the mask comes after the softmax",
-        line="return softmax(scores)",
-        becomes="return softmax(q @ k.mT * scale) * (1 if mask is None else mask)",
-        symptom="Early tokens come out close to zero, later ones larger and larger.",
+        line="scores = scores.masked_fill(~mask, -math.inf)",
+        becomes="return softmax(scores).masked_fill(~mask, 0.0)",
+        symptom="Early tokens come out close to zero; only the last ones reach their usual size.",
         hints=[
             "What do the weights of the first row sum to?",
             "What must happen to a score before exp sees it?",
@@ -372,7 +374,7 @@ FAULTS = [
         name="the softmax does not take the largest score off",
         line="largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)",
         becomes="largest = torch.zeros_like(scores[..., :1])",
-        symptom="All is well until one score passes 88. Then everything is NaN.",
+        symptom="All is well until one score passes 88. Then its row is NaN.",
         hints=[
             "What is the largest number in float32, and its logarithm?",
             "What may be added to all scores of a row?",
@@ -383,7 +385,7 @@ FAULTS = [
         name="-inf minus -inf",
         line="largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)",
         becomes="largest = scores.amax(dim=-1, keepdim=True)",
-        symptom="The loss is NaN, but only for batches in which some row is all padding.",
+        symptom="NaN, but only for batches in which some token may look at nothing.",
         hints=[
             "Compute the softmax of two scores that are both -inf, by hand.",
             "What is taken off such a row?",
@@ -392,7 +394,7 @@ FAULTS = [
     ),
     Fault(
         name="the softmax's slope lacks its second term",
-        line="d_scores = weights * (d_weights - mean)",
+        line="d_scores = weights * (d_weights - (weights * d_weights).sum(dim=-1, keepdim=True))",
         becomes="d_scores = weights * d_weights",
         symptom="The forward pass is right to the last digit. Training goes nowhere.",
         hints=[

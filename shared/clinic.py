@@ -121,7 +121,7 @@ def source(module: ModuleType) -> str:
 
 def _changed(module: ModuleType, line: str, becomes: str, what: str) -> ModuleType:
     line, becomes = line.strip(), becomes.strip()
-    lines = source(module).splitlines()
+    lines = source(module).split("\n")
     places = [i for i, text in enumerate(lines) if text.strip() == line]
     if len(places) != 1:
         raise ValueError(f"{what}: the line {line!r} stands {len(places)} times in {module.__name__}, not once")
@@ -130,7 +130,7 @@ def _changed(module: ModuleType, line: str, becomes: str, what: str) -> ModuleTy
     at = places[0]
     indentation = lines[at][: len(lines[at]) - len(lines[at].lstrip())]
     lines[at] = indentation + becomes
-    return _load(module, "\n".join(lines) + "\n")
+    return _load(module, "\n".join(lines))
 
 
 def _load(original: ModuleType, text: str) -> ModuleType:

@@ -25,13 +25,13 @@ WORKING, BROKEN, CONTROL, FLOOR = "#0072B2", "#D55E00", "#009E73", "#777777"
 OTHERS = ["#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # for arms that have no such meaning
 LOOKS = {  # colour -> (line style, marker)
     WORKING: ("-", "o"),
-    BROKEN: ("--", "s"),
+    BROKEN: ((0, (7, 2)), "s"),
     CONTROL: ("-.", "^"),
     FLOOR: ("--", None),
     OTHERS[0]: (":", "D"),
     OTHERS[1]: ((0, (5, 1)), "v"),
     OTHERS[2]: ((0, (3, 1, 1, 1)), "P"),
-    OTHERS[3]: ("-", "x"),
+    OTHERS[3]: ((0, (1, 3)), "x"),
 }
 SEQUENTIAL = "Blues"  # from nothing (white) to much (dark), readable in print
 
@@ -64,8 +64,10 @@ def curve(ax: plt.Axes, x: Sequence[float], runs, label: str, color: str) -> Non
 
     x: (points,). runs: (seeds, points); a point that is not finite is left out of the mean and the band.
     color: one of the module's colours; its line style and marker follow from it.
-    Raises ValueError if the shapes do not fit.
+    Raises ValueError for another color, or if the shapes do not fit.
     """
+    if color not in LOOKS:
+        raise ValueError(f"color is {color!r}: expected one of {list(LOOKS)}")
     runs = np.atleast_2d(np.asarray(runs, dtype=float))
     if runs.shape[1] != len(x):
         raise ValueError(f"runs have shape {runs.shape} but there are {len(x)} points: expected (seeds, points)")
@@ -95,6 +97,7 @@ def heatmaps(
     if maps.shape != (len(titles), len(rows), len(columns)):
         wanted = (len(titles), len(rows), len(columns))
         raise ValueError(f"maps have shape {maps.shape} but titles, rows and columns ask for {wanted}")
+    across = min(across, len(maps))
     down = -(-len(maps) // across)
     figure = make_subplots(down, across, subplot_titles=titles, horizontal_spacing=0.03, vertical_spacing=0.18 / down)
     row_names, column_names = _numbered(rows), _numbered(columns)
@@ -130,7 +133,10 @@ def gif(draw: Callable[[plt.Figure, object], None], frames: Sequence, *, size=(6
     """A moving picture: `draw(figure, frame)` fills an empty figure for each frame. Return it as a cell's last line.
 
     size: width and height in inches, at 80 dots each. seconds: for one round; it goes round for ever.
+    Raises ValueError if there are no frames.
     """
+    if len(frames) == 0:
+        raise ValueError("no frames: a moving picture needs at least one")
     pictures = []
     for frame in frames:
         figure = plt.figure(figsize=size, dpi=80)

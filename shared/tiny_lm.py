@@ -86,7 +86,8 @@ class TinyLM(nn.Module):
     """A decoder-only language model with slots; see the module's docstring for what a slot takes.
 
     vocab_size, context (longest input, in tokens), d_model, n_layers, n_heads: whole numbers, at least 1.
-    Raises ValueError for sizes that cannot work, and in `forward` for tokens that do not fit.
+    Raises ValueError for sizes that cannot work and, in `forward`, for shapes that do not fit; a token outside the
+    vocabulary is torch's IndexError.
     """
 
     def __init__(

@@ -92,20 +92,22 @@ def fit(
             value = loss(model, *(tensor.to(device) for tensor in batch()))
             value.backward()
             norm = nn.utils.clip_grad_norm_(model.parameters(), clip)
-            row = {"loss": value.item(), "lr": rate, "gradient_norm": norm.item()}
-            for name, number in row.items():
-                getattr(history, name).append(number)
+            row = {"step": step, "loss": value.item(), "lr": rate, "gradient_norm": norm.item()}
+            for name in ("loss", "lr", "gradient_norm"):
+                getattr(history, name).append(row[name])
             if not (math.isfinite(row["loss"]) and math.isfinite(row["gradient_norm"])):
                 history.stopped = f"diverged at step {step}: loss {row['loss']}, gradient {row['gradient_norm']}"
                 break
             optimizer.step()
             if watch is not None and (step % watch_every == 0 or step == steps - 1):
                 history.watched.append({"step": step} | watch())
-                row |= history.watched[-1]
+                row = history.watched[-1] | row
             if run is not None:
                 run.log(**row)
     except KeyboardInterrupt:
         history.stopped = f"interrupted after {len(history.loss)} of {steps} steps"
+    if label and history.stopped:
+        print(history.stopped)
     return history
 
 
@@ -145,7 +147,12 @@ class Evaluation:
 def evaluate(
     model: nn.Module, x: torch.Tensor, y: torch.Tensor, floor: float | None = None, batch_size: int = 64
 ) -> Evaluation:
-    """The model's mean loss on windows x with next tokens y, both (windows, time). floor: the text's entropy."""
+    """The model's mean loss on windows x with next tokens y, both (windows, time). floor: the text's entropy.
+
+    Raises ValueError for fewer than two windows, which have no standard error.
+    """
+    if len(x) < 2:
+        raise ValueError(f"{len(x)} windows: a standard error needs at least 2")
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
     rows = []
@@ -163,14 +170,17 @@ def progress(items: Iterable, label: str | None) -> Iterator:
 
     What stays when it is through does not depend on the clock, so that a stored notebook can be compared.
     """
-    items = list(items)
+    items, through = list(items), 0
     start = shown = time.monotonic()
-    for done, item in enumerate(items):
-        now = time.monotonic()
-        if label and done and now - shown > 0.5:
-            left = (now - start) / done * (len(items) - done)
-            print(f"\r{label} {done}/{len(items)}, {left:.0f} s left   ", end="", flush=True)
-            shown = now
-        yield item
-    if label:
-        print(f"\r{label} {len(items)}/{len(items)}" + " " * 16)
+    try:
+        for done, item in enumerate(items):
+            now = time.monotonic()
+            if label and done and now - shown > 0.5:
+                left = (now - start) / done * (len(items) - done)
+                print(f"\r{label} {done}/{len(items)}, {left:.0f} s left   ", end="", flush=True)
+                shown = now
+            yield item
+            through = done + 1
+    finally:  # also where the loop was left early
+        if label:
+            print(f"\r{label} {through}/{len(items)}" + " " * 16)

@@ -394,3 +394,23 @@ def test_kaleidos_own_warnings_stay_out_of_the_notebook(shown, kaleido, monkeypa
     monkeypatch.setattr(go.Figure, "to_image", warns)
     plotting.show(figure())
     assert shown[0]["image/png"] == PNG
+
+
+def test_what_cannot_be_drawn_is_refused():
+    """An unknown colour and a film without frames, in words."""
+    with pytest.raises(ValueError, match="color is 'pink'"):
+        plotting.curve(plt.figure().subplots(), [1, 2], [[1, 2]], "x", "pink")
+    with pytest.raises(ValueError, match="no frames"):
+        plotting.gif(lambda figure, frame: None, [])
+
+
+def test_few_maps_do_not_leave_most_of_the_figure_empty():
+    """One map in a row of four is as wide as one in a row of one."""
+    one = plotting.heatmaps([[[0.5]]], ["a"], ["b"], ["t"], "%{z}", across=4)
+    assert one.layout.width == plotting.heatmaps([[[0.5]]], ["a"], ["b"], ["t"], "%{z}", across=1).layout.width
+
+
+def test_no_two_colours_share_a_line_style():
+    """Lines are told apart without colour and between their markers."""
+    styles = [str(style) for style, _ in plotting.LOOKS.values()]
+    assert len(set(styles)) == len(styles)

@@ -278,13 +278,13 @@ def test_generate_follows_its_generator():
 
 
 def test_generate_draws_from_the_models_own_distribution():
-    """20 000 draws of two tokens against the reference's probabilities of all 121 pairs, by chi-square.
+    """100 000 draws of two tokens against the reference's probabilities of all 121 pairs, by chi-square.
 
     Each pair is expected at least five times. A chi-square value of k cells has mean k - 1 and variance 2 (k - 1):
     five standard deviations above.
     """
     model = loud(make(n_layers=1))
-    draws = 20_000
+    draws = 100_000
     prompt = torch.tensor([[3, 1, 4]])
     first = torch.softmax(reference(model, prompt, 3)[0, -1], -1)
     after = torch.cat([prompt.expand(V, 3), torch.arange(V)[:, None]], dim=1)

@@ -420,3 +420,37 @@ def test_fit_shows_its_progress(capsys):
     fit(bigram(), cycle, 2, lr=0.1)
     fit(bigram(), cycle, 3, lr=0.1, label="arm 2")
     assert visible(capsys.readouterr().out) == ["training 2/2", "arm 2 3/3", ""]
+
+
+def test_a_loop_that_is_left_early_closes_its_line(capsys):
+    """How far it came stays, and what is printed next begins a line of its own."""
+    for i in progress(range(10), "work"):
+        if i == 3:
+            break
+    assert capsys.readouterr().out.split("\r")[-1].rstrip(" \n") == "work 3/10"
+
+
+def test_a_run_that_diverged_says_so(capsys):
+    """Also to somebody who does not look at `stopped`."""
+    model = torch.nn.Linear(1, 1)
+    history = fit(model, lambda: (), 3, 1e-3, loss=lambda model: model.weight.sum() * math.nan)
+    assert history.stopped in capsys.readouterr().out
+
+
+def test_a_single_window_is_refused():
+    """It has no standard error."""
+    tokens = torch.zeros(1, 3, dtype=torch.long)
+    with pytest.raises(ValueError, match="at least 2"):
+        evaluate(torch.nn.Embedding(2, 2), tokens, tokens)
+
+
+def test_each_row_of_the_log_has_its_step_and_keeps_its_loss():
+    """A `watch` cannot overwrite what fit itself logs."""
+    rows = []
+    run = type("Run", (), {"log": lambda self, **row: rows.append(row)})()
+    model = torch.nn.Linear(1, 1)
+    watch = lambda: {"loss": -1.0, "mine": 2.0}  # noqa: E731
+    history = fit(model, lambda: (), 3, 1e-3, loss=lambda m: m.weight.sum() ** 2, watch=watch, run=run, label=None)
+    assert [row["step"] for row in rows] == [0, 1, 2]
+    assert [row["loss"] for row in rows] == history.loss
+    assert rows[0]["mine"] == 2.0

@@ -212,3 +212,11 @@ def test_only_the_number_behind_the_sign_is_left_out():
         "12 seeds, loss ≈ measured nats, 3 ≈ measured x, about ≈ measured"
     )
     assert sanitised("≈ none") == "≈ none"
+
+
+@pytest.mark.parametrize("change", [{"lesson": "4"}, {"claim": "two\nlines"}, {"when": "two\nlines"}])
+def test_what_could_not_be_read_back_is_refused(change):
+    """The README is written from the block, so the block must be readable."""
+    given = {"lesson": "04", "claim": "it is so", "limits": [], "when": "", "seeds": 3, "minutes": 1}
+    with pytest.raises(ValueError, match=r"two digits|line break"):
+        verdict(supports=[Finding("x", 1.0, at_least=0.5)], **given | change)

@@ -131,6 +131,7 @@ def build(path: Path) -> None:
 
 def main() -> None:
     """Read the command line."""
+    sys.stdout.reconfigure(encoding="utf-8")  # a verdict has signs that Windows' default lacks
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("action", choices=["run", "text", "build"])
     parser.add_argument("lesson", help="its number, such as 04")

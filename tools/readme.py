@@ -18,6 +18,7 @@ from notebooks import outputs_text  # noqa: E402
 from shared.verdict import Verdict, read_verdict  # noqa: E402
 
 START, END = "<!-- lessons: written by `make readme` -->", "<!-- end of lessons -->"
+HEAD = '| | Project | Concept | The "hard way" lesson, on trial | Measured | Minutes to run | |'
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def tables() -> str:
     lines, number = [START], 0
     for phase, lessons in PHASES.items():
         lines += ["", f"### {phase}", ""]
-        lines += ['| | Project | Concept | The "hard way" lesson | Measured | Minutes | |', "|---" * 7 + "|"]
+        lines += [HEAD, "|---" * 7 + "|"]
         for lesson in lessons:
             number += 1
             lines.append(row(number, lesson))
