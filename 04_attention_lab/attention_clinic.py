@@ -44,6 +44,28 @@ def _check_loop(m):
             return f"{name}: {gap}. Go from the scores to the weights to the sum, line by line: where do they part?"
 
 
+def _check_torch(m):
+    q, k, v = _draw((2, 3, 5, 4), (2, 3, 7, 4), (2, 3, 7, 6))
+    mask = torch.arange(7) < 5  # one axis: the same keys for every query, as for padding
+    wanted = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.expand(5, 7), scale=0.3)
+    for function in (m.attention_loop, m.attention, m.attention_tiled):
+        if gap := _gap(function(q, k, v, mask, 0.3), wanted):
+            return f"{function.__name__} with heads, a padding mask and a scale of 0.3 is not PyTorch's: {gap}"
+
+
+def _check_half(m):
+    def even(n, dtype):  # every key weighs the same, every value is 0.5, and so is their mean
+        return torch.zeros(1, 2, dtype=dtype), torch.zeros(n, 2, dtype=dtype), torch.full((n, 2), 0.5, dtype=dtype)
+
+    found = {  # float16 ends at 65504, and bfloat16 cannot count on by threes from 512
+        "attention in float16": m.attention(*even(70_000, torch.float16)),
+        "attention_tiled in bfloat16": m.attention_tiled(*even(2_000, torch.bfloat16), tile=3),
+    }
+    for name, out in found.items():
+        if gap := _gap(out, torch.full_like(out, 0.5), tolerance=0.02):  # the rounding of a weight, 8 bits
+            return f"{name}: the mean of values that are all 0.5: {gap}. In which type are the sums kept?"
+
+
 def _check_rows(m):
     q, k = _draw((2, 5, 4), (2, 7, 4))
     for mask, name in ((None, "without a mask"), (m.causal_mask(5, 7), "under the causal mask")):
@@ -53,7 +75,12 @@ def _check_rows(m):
 
 
 def _check_mask(m):
-    for sizes, wanted in (((3,), [[1, 0, 0], [1, 1, 0], [1, 1, 1]]), ((2, 4), [[1, 1, 1, 0], [1, 1, 1, 1]])):
+    cases = {
+        (3,): [[1, 0, 0], [1, 1, 0], [1, 1, 1]],
+        (2, 4): [[1, 1, 1, 0], [1, 1, 1, 1]],
+        (4, 2): [[0, 0], [0, 0], [1, 0], [1, 1]],
+    }
+    for sizes, wanted in cases.items():
         found = m.causal_mask(*sizes).int().tolist()
         if found != wanted:
             return f"causal_mask{sizes} is {found}, expected {wanted}. Does a token see itself, and nothing after it?"
@@ -79,35 +106,36 @@ def _check_order(m):
         return f"shuffled tokens should give the same outputs, shuffled: {gap}. What depends on a token's place?"
 
 
-def _spread(weights):
-    """The variance of the scores behind (..., n) weights: a row's log weights are its scores, shifted."""
-    return weights.log().var(dim=-1).mean().item()
-
-
 def _check_variance(m):
-    for d_head in (4, 64):
-        layer = m.MultiHeadAttention(12, 3, d_head=d_head, causal=False).double()
-        x, weight, q, k = _draw((8, 60, 12), layer.qkv.weight.shape, (8, 60, d_head), (8, 50, d_head))
-        layer.qkv.weight.data = weight / math.sqrt(12)  # queries and keys of variance 1
+    for d_head, scale in ((4, None), (64, None), (64, 1 / 64)):
+        expected = 1 if scale is None else d_head * scale**2
+        layer = m.MultiHeadAttention(12, 3, d_head=d_head, causal=False, scale=scale).double()
+        x, *weights, q, k = _draw((8, 60, 12), *[layer.query.weight.shape] * 2, (8, 60, d_head), (8, 50, d_head))
+        layer.query.weight.data, layer.key.weight.data = (w / math.sqrt(12) for w in weights)  # variance 1
         if layer.heads(x)[0].shape != (8, 3, 60, d_head) or layer(x).shape != x.shape:
             return f"heads {d_head} wide were asked for, queries came as {tuple(layer.heads(x)[0].shape)}"
-        found = {
-            "a layer with heads": _spread(layer.weights(x)),
-            "attention_weights": _spread(m.attention_weights(q, k)),
-            "attention_weights at scale 1 / d, times d,": d_head * _spread(m.attention_weights(q, k, None, 1 / d_head)),
-        }
-        for name, spread in found.items():  # 0.9 to 1.2 here; a lost scale gives d_head, a wrong width gives 1/3
-            if not 0.6 < spread < 1.6:
-                return f"{name} {d_head} wide has scores of variance {spread:.2g}, expected 1. What divides them?"
+        for name, found in (
+            ("the layer", layer.weights(x)),
+            ("attention_weights", m.attention_weights(q, k, None, scale)),
+        ):
+            spread = found.log().var(dim=-1).mean().item()  # a row's log weights are its scores, shifted
+            if not 0.6 < spread / expected < 1.6:  # 0.9 to 1.2 here; a lost scale gives d_head, a wrong width 1/3
+                return f"{name}: scores {d_head} wide vary by {spread:.2g}, expected {expected:.2g}. What divides them?"
 
 
 def _check_qk_norm(m):
-    x, weight = _draw((2, 6, 12), (36, 12))
+    x, query, key = _draw((2, 6, 12), (12, 12), (12, 12))
     maps = []
     for queries, keys in ((1, 1), (1000, 1), (1, 1000)):
         layer = m.MultiHeadAttention(12, 3, qk_norm=True).double()
-        layer.qkv.weight.data = torch.cat([weight[:12] * queries, weight[12:24] * keys, weight[24:]])
+        layer.query.weight.data, layer.key.weight.data = query * queries, key * keys
         maps.append(layer.weights(x))
+    q, k, _ = layer.heads(x)
+    for name, found in (("queries", q), ("keys", k)):
+        if gap := _gap(found.pow(2).mean(dim=-1), torch.ones(2, 3, 6), tolerance=1e-6):
+            return f"with QK-norm the mean square of the {name} should be 1: {gap}"
+        if found.mean(dim=-1).abs().max() < 0.1:
+            return f"with QK-norm the {name} were centred: that is a layer norm, expected a root mean square"
     for name, found in zip(("queries", "keys"), maps[1:], strict=True):
         if gap := _gap(found, maps[0], tolerance=1e-6):  # the norm's own epsilon is 1e-16 of the squares
             return f"with QK-norm, {name} 1000 times longer changed the map: {gap}. Are they divided by their length?"
@@ -152,7 +180,7 @@ def _check_heads(m):
     layer, (x,) = _layer(m), _draw((2, 6, 12))
     layer.proj = nn.Identity()
     before = layer(x)
-    layer.qkv.weight.data[24:28] = 0  # head 0's values
+    layer.value.weight.data[:4] = 0  # head 0's values
     after = layer(x)
     if gap := _gap(after[..., 4:], before[..., 4:]) or _gap(after[..., :4], torch.zeros(2, 6, 4)):
         return f"head 0's values were set to zero: {gap} before the projection. Are heads and tokens mixed up?"
@@ -163,11 +191,12 @@ def _check_gradient(m):
     (d_out,) = _draw((2, 5, 6))  # not all ones: each row of weights sums to 1, which would hide the softmax's slope
     q, k, v = inputs
     mask = m.causal_mask(5, 7)
-    by_hand = torch.autograd.grad(m.attention(q, k, v, mask), inputs, d_out)
-    by_torch = torch.autograd.grad(m.attention_weights(q, k, mask) @ v, inputs, d_out)
-    for name, hand, torch_s in zip(("dq", "dk", "dv"), by_hand, by_torch, strict=True):
-        if gap := _gap(hand, torch_s):
-            return f"{name} by hand is not autograd's: {gap}. If no check above fails, derive that line again"
+    by_torch = torch.autograd.grad(m.attention_weights(q, k, mask, 0.3) @ v, inputs, d_out)
+    for function, how in ((m.attention, "by hand"), (m.attention_tiled, "through the tiles")):
+        found = torch.autograd.grad(function(q, k, v, mask, 0.3), inputs, d_out)
+        for name, ours, theirs in zip(("dq", "dk", "dv"), found, by_torch, strict=True):
+            if gap := _gap(ours, theirs):
+                return f"{name} {how} is not autograd's: {gap}. If no check above fails, derive that line again"
 
 
 def _check_tiles(m):
@@ -191,38 +220,47 @@ def _check_memory(m):
 
 def _check_inputs(m):
     q, k, v = _draw((5, 4), (7, 4), (7, 6))
-    bad = {
-        "widths that differ": lambda f: f(q[:, :3], k, v),
-        "values without keys": lambda f: f(q, k, v[:6]),
-        "no tokens": lambda f: f(q[:0], k, v),
-        "one axis": lambda f: f(q[0], k, v),
-        "batches that differ": lambda f: f(q.expand(2, 5, 4), k, v),
-        "whole numbers": lambda f: f(q.long(), k.long(), v.long()),
-        "NaN": lambda f: f(q, k * math.nan, v),
-        "a mask of numbers": lambda f: f(q, k, v, torch.ones(5, 7)),
-        "a mask of another shape": lambda f: f(q, k, v, torch.ones(7, 5) > 0),
-    }
-    calls = [(f, name, call) for f in (m.attention_loop, m.attention, m.attention_tiled) for name, call in bad.items()]
-    calls += [
-        (m.attention_weights, "a mask of numbers", lambda f: f(q, k, torch.ones(5, 7))),
-        (m.attention_tiled, "a tile of 0", lambda f: f(q, k, v, tile=0)),
-        (m.softmax, "NaN", lambda f: f(q * math.nan)),
-        (m.softmax, "an empty row", lambda f: f(q[:, :0])),
-        (m.causal_mask, "no tokens", lambda f: f(0)),
-        (m.MultiHeadAttention, "10 channels for 4 heads", lambda f: f(10, 4)),
-        (m.MultiHeadAttention, "an input of another width", lambda f: f(8, 2)(torch.zeros(1, 3, 9))),
-        (m.MultiHeadAttention, "padding of numbers", lambda f: f(8, 2)(torch.zeros(1, 3, 8), torch.ones(1, 3))),
+    bad = [  # what is wrong, a word of the answer, the call
+        ("widths that differ", "dot product", lambda f: f(q[:, :3], k, v)),
+        ("values without keys", "one value", lambda f: f(q, k, v[:6])),
+        ("no tokens", "q has shape", lambda f: f(q[:0], k, v)),
+        ("one axis", "q has shape", lambda f: f(q[0], k, v)),
+        ("batches that differ", "must be equal", lambda f: f(q.expand(2, 5, 4), k.expand(1, 7, 4), v.expand(2, 7, 6))),
+        ("whole numbers", "floating", lambda f: f(q.long(), k.long(), v.long())),
+        ("lists", "torch tensor", lambda f: f(q.tolist(), k, v)),
+        ("NaN", "k holds nan", lambda f: f(q, k.where(k < k.max(), math.nan), v)),
+        ("a mask of numbers", "bool", lambda f: f(q, k, v, torch.ones(5, 7))),
+        ("a mask of another shape", "broadcasts", lambda f: f(q, k, v, torch.ones(7, 5) > 0)),
+        ("a mask of too many axes", "broadcasts", lambda f: f(q, k, v, torch.ones(1, 5, 7) > 0)),
+        ("a scale that is not finite", "finite number", lambda f: f(q, k, v, None, math.nan)),
     ]
-    for function, name, call in calls:
+    calls = [(f, *case) for f in (m.attention_loop, m.attention, m.attention_tiled) for case in bad]
+    layer = m.MultiHeadAttention
+    calls += [
+        (m.attention_weights, "a mask of numbers", "bool", lambda f: f(q, k, torch.ones(5, 7))),
+        (m.attention_tiled, "a tile of 0", "tile is 0", lambda f: f(q, k, v, tile=0)),
+        (m.attention_tiled, "scores that overflow", "largest score", lambda f: f(q * 1e200, k * 1e200, v)),
+        (m.softmax, "NaN in one row", "largest score", lambda f: f(q.where(q < q.max(), math.nan))),
+        (m.softmax, "an empty row", "not empty", lambda f: f(q[:, :0])),
+        (m.causal_mask, "no tokens", "at least one", lambda f: f(0)),
+        (layer, "10 channels for 4 heads", "divide", lambda f: f(10, 4)),
+        (layer, "heads of width 0", "d_head is 0", lambda f: f(10, 4, d_head=0)),
+        (layer, "another width", "x has shape", lambda f: f(8, 2)(torch.zeros(1, 3, 9))),
+        (layer, "no batch", "x has shape", lambda f: f(8, 2)(torch.zeros(3, 8))),
+        (layer, "padding of numbers", "padding", lambda f: f(8, 2)(torch.zeros(1, 3, 8), torch.ones(1, 3))),
+    ]
+    for function, name, words, call in calls:
         try:
             call(function)
-        except ValueError:
-            continue
-        return f"{function.__name__} took {name} without a word, expected a ValueError"
+            return f"{function.__name__} took {name} without a word, expected a ValueError"
+        except ValueError as error:
+            if words not in str(error):
+                return f"{function.__name__}, given {name}, said {str(error)!r}, which does not name it"
 
 
 CHECKS = [
     Check("the tensor form equals the double loop", _check_loop),
+    Check("every version equals PyTorch's own, with heads, padding and another scale", _check_torch),
     Check("each row of weights sums to one", _check_rows),
     Check("the causal mask of three tokens is the one drawn by hand", _check_mask),
     Check("nobody sees the future, everybody sees the past", _check_peeking),
@@ -236,6 +274,7 @@ CHECKS = [
     Check("the backward pass by hand equals autograd's", _check_gradient),
     Check("tiles give the same answer as the double loop", _check_tiles),
     Check("the tiled version's memory grows linearly", _check_memory),
+    Check("half precision keeps its sums in float32", _check_half),
     Check("what cannot work is refused in words", _check_inputs),
 ]
 
@@ -334,7 +373,7 @@ FAULTS = [
     ),
     Fault(
         name="there is no causal mask",
-        line="mask = causal_mask(x.shape[1]).to(x.device) if self.causal else None",
+        line="mask = causal_mask(x.shape[1], device=x.device) if self.causal else None",
         becomes="mask = None",
         symptom="The loss falls below the entropy of the text, and it makes no difference to ask for causal=True.",
         hints=["The functions are right. Who calls them?", "What does the layer hand over as a mask?"],
@@ -405,8 +444,8 @@ FAULTS = [
     ),
     Fault(
         name="the running maximum starts at zero",
-        line="largest = q.new_full((*q.shape[:-2], len(queries[rows]), 1), lowest)",
-        becomes="largest = q.new_zeros(*q.shape[:-2], len(queries[rows]), 1)",
+        line="largest = q.new_full((*q.shape[:-2], len(queries[rows]), 1), lowest, dtype=wide)",
+        becomes="largest = q.new_zeros(*q.shape[:-2], len(queries[rows]), 1, dtype=wide)",
         symptom="The tiled version agrees on every test, and in a trained model some heads put out zeros.",
         hints=["For which scores is zero larger than all of them?", "What is exp(-1000) in float32?"],
         seen_in="Dao-AILab/flash-attention#2082: a masked tile left the maximum at 0 and zeroed heads; fixed.",

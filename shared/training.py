@@ -10,7 +10,7 @@ for seed in seeds(3):
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -62,6 +62,7 @@ def fit(
     clip: float = 1.0,
     watch: Callable[[], dict[str, float]] | None = None,
     watch_every: int = 10,
+    lr_scale: dict[str, float] | None = None,
     run=None,
     label: str | None = "training",
 ) -> History:
@@ -70,16 +71,18 @@ def fit(
     batch: called once a step, returns the tensors that `loss(model, *tensors)` takes. lr: the peak; it rises over
     `warmup` steps (default a tenth of all) and falls along a cosine to a tenth of the peak. weight_decay: on
     matrices only. clip: the largest gradient norm let through. watch: called every `watch_every` steps and after
-    the last, returns numbers to keep. run: a run of `shared.tracking.track`, which logs each step.
-    label: the words before the progress line; None prints nothing.
+    the last, returns numbers to keep. lr_scale: multiples of the rate for parameters by name. run: a run of
+    `shared.tracking.track`, which logs each step. label: the words before the progress line; None prints nothing.
 
     Interrupting it (Ctrl-C, the notebook's stop button) returns what is there, and so does a loss or a gradient
-    that is not finite: `History.stopped` says which. Raises ValueError for steps or lr that cannot work.
+    that is not finite: `History.stopped` says which. Raises ValueError for numbers or names that cannot work.
     """
-    if steps < 1 or not lr > 0:
-        raise ValueError(f"steps is {steps} and lr {lr}: both must be above 0")
     warmup = max(1, steps // 10) if warmup is None else warmup
-    optimizer = adamw(model, lr, weight_decay)
+    if min(steps, watch_every) < 1 or warmup < 0 or not 0 < lr < math.inf:
+        raise ValueError(
+            f"steps {steps}, watch_every {watch_every}, warmup {warmup}, lr {lr}: expected numbers above 0"
+        )
+    optimizer = adamw(model, lr, weight_decay, lr_scale)
     history = History()
     device = next(model.parameters()).device
     model.train()
@@ -87,7 +90,7 @@ def fit(
         for step in progress(range(steps), label):
             rate = lr * schedule(step, steps, warmup)
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group["lr_scale"]
             optimizer.zero_grad(set_to_none=True)
             value = loss(model, *(tensor.to(device) for tensor in batch()))
             value.backward()
@@ -111,12 +114,30 @@ def fit(
     return history
 
 
-def adamw(model: nn.Module, lr: float, weight_decay: float) -> torch.optim.AdamW:
-    """AdamW with betas 0.9 and 0.95, decay on matrices and none on vectors (biases, norms)."""
-    matrices = [p for p in model.parameters() if p.requires_grad and p.ndim >= 2]
-    vectors = [p for p in model.parameters() if p.requires_grad and p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.95), fused=True)
+def adamw(
+    model: nn.Module, lr: float, weight_decay: float, lr_scale: dict[str, float] | None = None
+) -> torch.optim.AdamW:
+    """AdamW with betas 0.9 and 0.95, decay on matrices and none on vectors (biases, norms).
+
+    lr_scale: multiples of the rate for parameters by name, which leave what is decayed in a step as it was.
+    Raises ValueError for a name that the model does not have.
+    """
+    lr_scale = lr_scale or {}
+    parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if unknown := lr_scale.keys() - parameters:
+        raise ValueError(f"no parameter called {sorted(unknown)}: there are {sorted(parameters)}")
+    groups = {}
+    for name, parameter in parameters.items():
+        groups.setdefault((parameter.ndim >= 2, lr_scale.get(name, 1.0)), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": group, "lr": lr * scale, "lr_scale": scale, "weight_decay": weight_decay / scale * matrices}
+            for (matrices, scale), group in groups.items()
+        ],
+        lr=lr,
+        betas=(0.9, 0.95),
+        fused=True,
+    )
 
 
 def schedule(step: int, steps: int, warmup: int) -> float:
@@ -161,7 +182,7 @@ def evaluate(
         losses = F.cross_entropy(logits.flatten(0, 1), part_y.to(device).flatten(), reduction="none")
         rows.append(losses.view(part_y.shape).mean(dim=1))
     model.train(was_training)
-    means = torch.cat(rows).double()
+    means = torch.cat(rows).cpu().double()
     return Evaluation(means.mean().item(), means.std().item() / math.sqrt(len(means)), floor)
 
 
@@ -184,3 +205,17 @@ def progress(items: Iterable, label: str | None) -> Iterator:
     finally:  # also where the loop was left early
         if label:
             print(f"\r{label} {through}/{len(items)}" + " " * 16)
+
+
+def sweep(
+    train: Callable[[str, float, int], float], arms: Iterable[str], rates: Sequence[float], n_seeds: int
+) -> dict[str, torch.Tensor]:
+    """Every arm at every learning rate with every seed, so that each arm can be judged by its own best rate.
+
+    train(arm, rate, seed) returns a loss; not a number where it diverged. Returns a float64 tensor (seeds, rates) for
+    each arm. Progress is one line of text.
+    """
+    arms = list(arms)
+    grid = [(arm, rate, seed) for arm in arms for rate in rates for seed in seeds(n_seeds)]
+    losses = torch.tensor([train(*run) for run in progress(grid, "sweep")], dtype=torch.float64)
+    return dict(zip(arms, losses.view(len(arms), len(rates), n_seeds).mT, strict=True))

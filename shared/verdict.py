@@ -14,6 +14,7 @@ Numbers that were measured stand behind a "≈". They may differ on another mach
 each was met may not, and the tests compare those (tests/nbval_sanitize.cfg leaves the numbers out).
 """
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -85,13 +86,16 @@ def verdict(
 
     supports: what must be so for the claim to hold; one that is not met makes it FAIL. limits: where the claim stops
     being true; one that is met makes it HOLD only WHEN the condition `when` is given. seeds: runs behind each number.
-    minutes: what the whole notebook takes on a laptop. Raises ValueError if nothing supports the claim, or for texts
-    that could not be read back: `lesson` is two digits, and nothing holds a line break.
+    minutes: what the whole notebook takes on a laptop. Raises ValueError if nothing supports the claim, if a limit is
+    not a number, or for texts that could not be read back: `lesson` is two digits, and nothing holds a line break.
     """
     if not supports:
         raise ValueError("no supports: a claim that nothing was measured for has no verdict")
     if not re.fullmatch(r"\d\d", lesson):
         raise ValueError(f'lesson is {lesson!r}: expected two digits, such as "04"')
+    for finding in limits:
+        if math.isnan(finding.measured):
+            raise ValueError(f"{finding.what!r} is not a number: whether the claim ends there was not measured")
     for text in (claim, when, *(finding.what for finding in (*supports, *limits))):
         if "\n" in text:
             raise ValueError(f"{text!r} holds a line break: the block has one line for each thing")

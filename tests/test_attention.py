@@ -106,26 +106,32 @@ def test_gradients_equal_finite_differences(scale):
     assert torch.autograd.gradcheck(lambda q, k, v: attention.attention(q, k, v, mask, scale), inputs)
 
 
+def layer_and_pytorchs(n_heads, causal):
+    """Our layer and PyTorch's, with the same weights, in float64."""
+    layer = attention.MultiHeadAttention(12, n_heads, causal=causal).double()
+    theirs = nn.MultiheadAttention(12, n_heads, bias=False, batch_first=True, dtype=torch.float64)
+    theirs.in_proj_weight.data = torch.cat([layer.query.weight, layer.key.weight, layer.value.weight]).data
+    theirs.out_proj.weight.data = layer.proj.weight.data
+    return layer, theirs
+
+
 @pytest.mark.parametrize(("n_heads", "causal"), [(1, False), (3, False), (3, True)])
 def test_the_layer_equals_pytorchs_multihead_attention(n_heads, causal):
     """Output and gradients, with the same weights."""
-    layer = attention.MultiHeadAttention(12, n_heads, causal=causal).double()
-    theirs = nn.MultiheadAttention(12, n_heads, bias=False, batch_first=True, dtype=torch.float64)
-    theirs.in_proj_weight.data, theirs.out_proj.weight.data = layer.qkv.weight.data, layer.proj.weight.data
+    layer, theirs = layer_and_pytorchs(n_heads, causal)
     (x,) = draw(0, (2, 5, 12))
     blocked = ~attention.causal_mask(5) if causal else None
     ours, other = layer(x), theirs(x, x, x, attn_mask=blocked, need_weights=False)[0]
     torch.testing.assert_close(ours, other, **EXACT)
     ours.pow(2).sum().backward()
     other.pow(2).sum().backward()
-    torch.testing.assert_close(layer.qkv.weight.grad, theirs.in_proj_weight.grad, **EXACT)
+    ours = torch.cat([layer.query.weight.grad, layer.key.weight.grad, layer.value.weight.grad])
+    torch.testing.assert_close(ours, theirs.in_proj_weight.grad, **EXACT)
 
 
 def test_head_maps_are_those_of_pytorch():
     """`weights` gives each head's map, not their mean."""
-    layer = attention.MultiHeadAttention(12, 3, causal=False).double()
-    theirs = nn.MultiheadAttention(12, 3, bias=False, batch_first=True, dtype=torch.float64)
-    theirs.in_proj_weight.data, theirs.out_proj.weight.data = layer.qkv.weight.data, layer.proj.weight.data
+    layer, theirs = layer_and_pytorchs(n_heads=3, causal=False)
     (x,) = draw(0, (2, 5, 12))
     torch.testing.assert_close(layer.weights(x), theirs(x, x, x, average_attn_weights=False)[1], **EXACT)
 
@@ -140,7 +146,7 @@ def test_heads_may_be_wider_than_their_share():
 def test_qk_norm_bounds_the_scores():
     """With gains of one a score is at most sqrt(d_head), however large the weights (Cauchy and Schwarz)."""
     layer = attention.MultiHeadAttention(8, 2, d_head=16, qk_norm=True).double()
-    layer.qkv.weight.data *= 1000
+    layer.query.weight.data *= 1000
     q, k, _ = layer.heads(draw(0, (2, 5, 8))[0])
     assert (q @ k.mT * layer.scale).abs().max() <= 4 * (1 + 1e-12)
 
@@ -184,7 +190,7 @@ def test_the_whole_holds_a_square_and_the_tiles_do_not():
         (lambda q, k, v: (q, k[:0], v[:0]), "nothing empty"),
         (lambda q, k, v: (q.where(q < q.max(), math.nan), k, v), "q holds nan at"),
         (lambda q, k, v: (q, k, v.where(v < v.max(), math.inf)), "v holds inf at"),
-        (lambda q, k, v: (q, k, v, torch.ones(5, 7)), "expected bool"),
+        (lambda q, k, v: (q, k, v, torch.ones(5, 7)), "expected a bool"),
         (lambda q, k, v: (q, k, v, torch.ones(4, 7) > 0), "broadcasts to"),
         (lambda q, k, v: (q, k.float(), v), "one floating-point type"),
     ],

@@ -185,7 +185,7 @@ def test_frozen_parameters_stay_as_they_are():
     fit(model, nothing, 3, lr=0.5, loss=lambda m: m.vector.sum(), label=None)
     assert torch.equal(model.matrix, torch.ones(2, 3))
     assert model.vector.max() < 1
-    assert [len(group["params"]) for group in adamw(model, 0.1, 0.1).param_groups] == [0, 1]
+    assert [len(group["params"]) for group in adamw(model, 0.1, 0.1).param_groups] == [1]
 
 
 @pytest.mark.parametrize(("options", "left"), [({}, 1.0), ({"clip": 0.5}, 0.5), ({"clip": 100.0}, 30.0)])
@@ -331,9 +331,9 @@ def test_divergence_stops_before_the_weights_are_spoilt(bad, said):
     assert len(rows) == 3
 
 
-@pytest.mark.parametrize(("steps", "lr"), [(0, 0.1), (-2, 0.1), (5, 0.0), (5, -1.0), (5, math.nan)])
+@pytest.mark.parametrize(("steps", "lr"), [(0, 0.1), (-2, 0.1), (5, 0.0), (5, -1.0), (5, math.nan), (5, math.inf)])
 def test_steps_and_rate_that_cannot_work_are_named(steps, lr):
-    with pytest.raises(ValueError, match=f"steps is {steps} and lr {lr}: both must be above 0"):
+    with pytest.raises(ValueError, match=f"steps {steps}, .*lr {lr}: expected numbers above 0"):
         fit(bigram(), cycle, steps, lr)
 
 
@@ -454,3 +454,48 @@ def test_each_row_of_the_log_has_its_step_and_keeps_its_loss():
     assert [row["step"] for row in rows] == [0, 1, 2]
     assert [row["loss"] for row in rows] == history.loss
     assert rows[0]["mine"] == 2.0
+
+
+def test_a_scaled_rate_is_a_shorter_step_with_the_same_decay():
+    """At a tenth of the rate the first step of AdamW is a tenth as long, and decays as much as before."""
+    moved = {}
+    for scale in (1.0, 0.1):
+        for gradient in (0.0, 1.0):
+            model = torch.nn.Linear(1, 1, bias=False).double()
+            model.weight.data.fill_(2.0)
+            loss = lambda m, gradient=gradient: m.weight.sum() * gradient  # noqa: E731
+            fit(
+                model,
+                lambda: (),
+                1,
+                1e-2,
+                loss=loss,
+                weight_decay=0.5,
+                clip=1e9,
+                lr_scale={"weight": scale},
+                label=None,
+            )
+            moved[scale, gradient] = 2.0 - model.weight.item()
+    # float64; without a gradient only the decay lr * 0.5 * 2 is left; Adam's first step is lr * sign(gradient)
+    assert moved[1.0, 0.0] == pytest.approx(0.01, abs=1e-12)
+    assert moved[0.1, 0.0] == pytest.approx(0.01, abs=1e-12)
+    assert moved[1.0, 1.0] - 0.01 == pytest.approx(0.01, rel=1e-6)
+    assert moved[0.1, 1.0] - 0.01 == pytest.approx(0.001, rel=1e-6)
+
+
+def test_a_scaled_rate_for_nobody_is_refused():
+    """A misspelt name would otherwise change nothing, in silence."""
+    with pytest.raises(ValueError, match=r"wieght.*weight"):
+        fit(torch.nn.Linear(1, 1), lambda: (), 1, 1e-2, lr_scale={"wieght": 0.1}, label=None)
+
+
+def test_a_sweep_puts_each_loss_in_its_place(monkeypatch):
+    """Row: seed; column: rate; one table for each arm, also where a run diverged."""
+    monkeypatch.setenv("HARDWAY_SEED", "5")
+
+    def train(arm, rate, seed):
+        return math.nan if arm == "b" else 100 * rate + seed
+
+    tables = training.sweep(train, ["a", "b"], [1.0, 2.0, 3.0], n_seeds=2)
+    assert tables["a"].tolist() == [[105, 205, 305], [106, 206, 306]]
+    assert tables["b"].isnan().all() and tables["b"].shape == (2, 3)

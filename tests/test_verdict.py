@@ -179,7 +179,7 @@ def block(capsys, *numbers: float, at_least: float = 1, seeds: int = 3) -> str:
         ((1.5, 1e-12, 1.0), (1234567.0, -4.56, 2.0)),
         ((math.inf, -math.inf, 0.5), (2.0, 1.0, 0.25)),
         ((2e30, -3e-30, 1e-300), (1.0, 0.0, 5.0)),
-        ((2.0, 5.0, math.nan), (4.0, 6.0, -math.inf)),
+        ((2.0, -math.inf, 7.0), (4.0, 6.0, math.inf)),
         ((2.0, 5.0, -0.5), (4.0, 6.0, 77777.0)),
     ],
 )
@@ -220,3 +220,9 @@ def test_what_could_not_be_read_back_is_refused(change):
     given = {"lesson": "04", "claim": "it is so", "limits": [], "when": "", "seeds": 3, "minutes": 1}
     with pytest.raises(ValueError, match=r"two digits|line break"):
         verdict(supports=[Finding("x", 1.0, at_least=0.5)], **given | change)
+
+
+def test_a_limit_that_was_not_measured_is_refused():
+    """NaN would otherwise count as "the claim has no limit there"."""
+    with pytest.raises(ValueError, match="not a number"):
+        verdict("04", "x", [Finding("a", 1.0, at_least=0)], [Finding("b", math.nan, at_least=0)], "", 3, 1)
