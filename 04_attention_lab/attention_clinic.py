@@ -1,6 +1,6 @@
-"""The clinic of lesson 04: what a right `attention.py` must do, and bugs of one line that real projects shipped.
+"""The clinic of lesson 04: what a right `attention.py` must do, and bugs of one line, shipped or printed.
 
-CHECKS take the module to be examined, so that the same questions can be put to a patient. Sizes are odd and pairwise
+CHECKS take the module to be examined, so that the same questions can be put to a patient. Sizes are pairwise
 different on purpose: one head, square shapes or equal lengths would hide half of these bugs. FAULTS holds the
 answers to the exercises of the notebook's last room but one.
 """
@@ -57,7 +57,7 @@ def _check_half(m):
     def even(n, dtype):  # every key weighs the same, every value is 0.5, and so is their mean
         return torch.zeros(1, 2, dtype=dtype), torch.zeros(n, 2, dtype=dtype), torch.full((n, 2), 0.5, dtype=dtype)
 
-    found = {  # float16 ends at 65504, and bfloat16 cannot count on by threes from 512
+    found = {  # float16 ends at 65504, and in bfloat16 counting by threes sticks at 1024
         "attention in float16": m.attention(*even(70_000, torch.float16)),
         "attention_tiled in bfloat16": m.attention_tiled(*even(2_000, torch.bfloat16), tile=3),
     }
@@ -446,7 +446,7 @@ FAULTS = [
         name="the running maximum starts at zero",
         line="largest = q.new_full((*q.shape[:-2], len(queries[rows]), 1), lowest, dtype=wide)",
         becomes="largest = q.new_zeros(*q.shape[:-2], len(queries[rows]), 1, dtype=wide)",
-        symptom="The tiled version agrees on every test, and in a trained model some heads put out zeros.",
+        symptom="The tiled version agrees on ordinary numbers, and in a trained model some heads put out zeros.",
         hints=["For which scores is zero larger than all of them?", "What is exp(-1000) in float32?"],
         seen_in="Dao-AILab/flash-attention#2082: a masked tile left the maximum at 0 and zeroed heads; fixed.",
     ),

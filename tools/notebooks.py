@@ -121,7 +121,9 @@ def build(path: Path) -> None:
     script = script_of(path)
     if script.exists():
         write(jupytext.read(script), path)
-    subprocess.run([sys.executable, "-m", "ruff", "format", "--quiet", path], check=True)  # later, the hash would move
+    for action in (["format"], ["check"]):  # before the run: later, the hash would move
+        if subprocess.run([sys.executable, "-m", "ruff", *action, "--quiet", path]).returncode:
+            raise ValueError(f"ruff {action[0]} has found something in {path.name}: mend it first")
     notebook = nbformat.read(path, as_version=4)
     execute(notebook, path.parent)
     normalise(notebook, path.parent)
