@@ -35,8 +35,7 @@ def softmax(scores: torch.Tensor) -> torch.Tensor:
     scores, given = _at_least_float32(scores), scores.dtype
     lowest, tiny = torch.finfo(scores.dtype).min, torch.finfo(scores.dtype).tiny
     largest = scores.amax(dim=-1, keepdim=True).clamp(min=lowest)
-    if not (largest < math.inf).all():
-        raise ValueError("a row's largest score is NaN or +inf: its weights are not defined")
+    _check_largest(largest)
     weights = torch.exp(scores - largest)
     return (weights / weights.sum(dim=-1, keepdim=True).clamp(min=tiny)).to(given)
 
@@ -63,12 +62,15 @@ def attention_loop(q, k, v, mask=None, scale=None) -> torch.Tensor:
         masks = [None] * len(q) if mask is None else mask.expand(*q.shape[:-1], k.shape[-2])
         return torch.stack([attention_loop(*parts, scale) for parts in zip(q, k, v, masks, strict=True)])
     out = v.new_zeros(len(q), v.shape[-1])
+    mask = torch.ones(len(q), len(k)) > 0 if mask is None else mask.expand(len(q), len(k))
     for i in range(len(q)):
-        allowed = [j for j in range(len(k)) if mask is None or mask.expand(len(q), len(k))[i, j]]
+        allowed = [j for j in range(len(k)) if mask[i, j]]
         scores = [scale * sum(q[i, c].item() * k[j, c].item() for c in range(q.shape[1])) for j in allowed]
-        weights = [math.exp(score - max(scores)) for score in scores]
+        largest = max(scores, default=0.0)
+        weights = [math.exp(score - largest) for score in scores]
+        total = sum(weights)
         for j, weight in zip(allowed, weights, strict=True):
-            out[i] += weight / sum(weights) * v[j]
+            out[i] += weight / total * v[j]
     return out
 
 
@@ -146,8 +148,7 @@ def attention_tiled(q, k, v, mask=None, scale=None, *, causal=False, tile=128) -
             if causal and keys[columns][-1] > queries[rows][0]:  # the block crosses the diagonal
                 scores = scores.masked_fill(keys[columns] > queries[rows, None], -math.inf)
             new_largest = torch.maximum(largest, scores.amax(dim=-1, keepdim=True))
-            if not (new_largest < math.inf).all():
-                raise ValueError("a row's largest score is NaN or +inf: its weights are not defined")
+            _check_largest(new_largest)
             shrink = torch.exp(largest - new_largest)
             weights = torch.exp(scores - new_largest)
             total = total * shrink + weights.sum(dim=-1, keepdim=True)
@@ -220,6 +221,12 @@ def _positions(t_q, t_k, device=None):
 def _at_least_float32(tensor):
     """The tensor, in float32 if it was in half precision: a long sum of small numbers loses its digits there."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def _check_largest(largest):
+    """Refuse rows whose scores overflowed, or were never numbers."""
+    if not (largest < math.inf).all():
+        raise ValueError("a row's largest score is NaN or +inf: its weights are not defined")
 
 
 def _checked_scale(q, k, v, mask, scale):

@@ -1,1 +1,1 @@
-"""What the sixteen lessons share: plots, run tracking, text, a small model, training, the clinic, verdicts."""
+"""What the sixteen lessons share: plots, run tracking, text, a small model, training, memory, the clinic, verdicts."""

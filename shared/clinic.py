@@ -1,7 +1,7 @@
 """The clinic: plant a bug in a lesson's helper, see its symptom, examine the patient, repair it.
 
-A lesson's helper ends in two lists. CHECKS are properties that a right implementation must have; FAULTS are bugs of
-one line that real projects shipped. A fault is a line of the helper's own source and what it becomes, so it cannot
+A lesson's helper has two lists. CHECKS are properties that a right implementation must have; FAULTS are bugs of one
+line that were really shipped or printed. A fault is a line of the helper's own source and what it becomes, so it cannot
 drift from the code.
 
     examine(attention)                                # a line per check

@@ -118,7 +118,7 @@ def verdict(
 
 BLOCK = re.compile(
     r"^┌ (?P<lesson>\d\d) ─ (?P<claim>.+)\n│ (?P<word>HOLDS WHEN|HOLDS|FAILS):? ?(?P<when>.*)\n"
-    r"(?:│.*\n)+└ (?P<seeds>\d+) seeds · about (?P<minutes>[\d.]+) min",
+    r"(?:│.*\n)+└ (?P<seeds>\d+) seeds · about (?P<minutes>[\d.]+) min on a laptop$",
     re.MULTILINE,
 )
 

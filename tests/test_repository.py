@@ -30,14 +30,9 @@ def imports(source):
             yield node.module.split(".")[0]
 
 
-def read(lesson):
-    """A lesson's stored notebook."""
-    return nbformat.read(lesson.path, as_version=4)
-
-
 def code_cells(lesson):
     """The notebook's cells of code."""
-    return [cell for cell in read(lesson).cells if cell.cell_type == "code"]
+    return [cell for cell in lesson.stored.cells if cell.cell_type == "code"]
 
 
 def outputs(lesson):
@@ -87,7 +82,7 @@ def test_a_notebook_was_run_from_top_to_bottom(lesson):
 @built
 def test_a_notebook_was_run_since_it_or_its_helper_was_edited(lesson):
     """The hash stored when it was built is today's."""
-    notebook = read(lesson)
+    notebook = lesson.stored
     assert notebook.metadata.lesson.source_sha256 == notebooks.source_hash(notebook, lesson.path.parent)
 
 
@@ -95,7 +90,7 @@ def test_a_notebook_was_run_since_it_or_its_helper_was_edited(lesson):
 def test_a_notebook_can_be_shown_on_github(lesson):
     """No widgets, no errors, no stray text on stderr, under 1.5 MB; each Plotly figure has a PNG beside it."""
     assert lesson.path.stat().st_size < 1_500_000
-    assert "widgets" not in read(lesson).metadata
+    assert "widgets" not in lesson.stored.metadata
     for output in outputs(lesson):
         assert output.output_type != "error"
         assert output.get("name") != "stderr", output.text
@@ -115,7 +110,7 @@ def test_a_notebook_tells_nothing_of_the_machine_it_was_built_on(lesson):
 @built
 def test_a_notebook_has_its_rooms_in_order(lesson):
     """So that a reader is at home in the second one."""
-    text = "\n".join(cell.source for cell in read(lesson).cells if cell.cell_type == "markdown")
+    text = "\n".join(cell.source for cell in lesson.stored.cells if cell.cell_type == "markdown")
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ROOMS
 
 

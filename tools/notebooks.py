@@ -21,7 +21,7 @@ from nbclient.exceptions import CellExecutionError
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from shared.verdict import read_verdict  # noqa: E402  (the tools also run where shared is not installed)
+from shared.verdict import BLOCK  # noqa: E402  (the tools also run where shared is not installed)
 
 KERNEL = {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"}
 
@@ -92,11 +92,10 @@ def run(path: Path) -> None:
     start = time.monotonic()
     print(f"running {path.relative_to(ROOT).as_posix()} ...", flush=True)
     execute(notebook, path.parent)
-    text = outputs_text(notebook)
-    if read_verdict(text) is None:
+    block = BLOCK.search(outputs_text(notebook))
+    if block is None:
         raise ValueError(f"{path.name} printed no verdict")
-    print(text[text.index("┌ ") : text.index("\n", text.index("└ ")) + 1])
-    print(f"took {time.monotonic() - start:.0f} s")
+    print(f"{block[0]}\n\ntook {time.monotonic() - start:.0f} s")
 
 
 def script_of(path: Path) -> Path:

@@ -5,6 +5,7 @@ python tools/readme.py --check    only say whether they are up to date
 """
 
 import base64
+import functools
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,11 @@ class Lesson:
     def path(self) -> Path:
         """Where the notebook lies, built or not."""
         return ROOT / self.folder / self.notebook
+
+    @functools.cached_property
+    def stored(self) -> nbformat.NotebookNode:
+        """The notebook as it is stored."""
+        return nbformat.read(self.path, as_version=4)
 
 
 PHASES = {
@@ -83,7 +89,7 @@ PHASES = {
 
 def stored_verdict(lesson: Lesson) -> Verdict:
     """The verdict in the stored notebook. Raises ValueError if it holds none or speaks of another claim."""
-    verdict = read_verdict(outputs_text(nbformat.read(lesson.path, as_version=4)))
+    verdict = read_verdict(outputs_text(lesson.stored))
     if verdict is None:
         raise ValueError(f"{lesson.path.name} stores no verdict")
     if (verdict.lesson, verdict.claim) != (lesson.folder[:2], lesson.claim):
@@ -93,7 +99,7 @@ def stored_verdict(lesson: Lesson) -> Verdict:
 
 def cover(lesson: Lesson) -> tuple[Path, bytes]:
     """The picture that the notebook's cell tagged "cover" shows, and the file it is kept in."""
-    for cell in nbformat.read(lesson.path, as_version=4).cells:
+    for cell in lesson.stored.cells:
         if "cover" in cell.metadata.get("tags", []):
             for output in cell.outputs:
                 for kind in ("gif", "png"):
