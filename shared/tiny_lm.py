@@ -42,8 +42,28 @@ class CausalAttention(nn.Module):
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, C // H)
+        q, k = self.place(q), self.place(k)
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+    def place(self, x: torch.Tensor) -> torch.Tensor:
+        """Queries or keys (B, H, T, d) with their positions put in: none here, a `positions` slot has added them."""
+        return x
+
+
+class RotaryAttention(CausalAttention):
+    """Causal self-attention whose scores know how far apart two tokens are: queries and keys are turned by angles that
+    grow with their position (Su et al. 2021, "RoFormer"). Takes `positions=no_positions`. Lesson 03 derives it.
+    """
+
+    def place(self, x: torch.Tensor) -> torch.Tensor:
+        """Each pair (i, i + d/2) of the head's d numbers turned by position * 10000 ** (-2 i / d); d is even."""
+        T, d = x.shape[-2:]
+        speeds = 10_000.0 ** (-torch.arange(0, d, 2, device=x.device) / d)
+        angles = torch.arange(T, device=x.device)[:, None] * speeds  # (T, d / 2)
+        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        a, b = x.chunk(2, dim=-1)
+        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class FeedForward(nn.Module):
@@ -67,6 +87,11 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.table.weight[: x.shape[1]]
+
+
+def no_positions(context: int, d_model: int) -> nn.Module:
+    """Fills the slot `positions` with nothing."""
+    return nn.Identity()
 
 
 class Block(nn.Module):

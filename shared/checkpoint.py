@@ -1,0 +1,101 @@
+"""The trained story model: load it, and let it tell stories.
+
+    model = load_story_lm()                                   # a TinyLM, ready to use
+    texts = tell(model, "Once", n=10, seed=0)                 # ten documents that begin so, drawn at temperature 1
+    record()["excess"]                                        # nats per token above the floor, and how it was trained
+
+`python -m shared.pretrain` makes it. Weights are safetensors: nothing is unpickled.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+
+from shared.tiny_lm import RotaryAttention, TinyLM, no_positions
+from shared.world.words import END, ID, VOCABULARY, decode, encode
+
+WEIGHTS = Path(__file__).parent / "checkpoints" / "story_lm.safetensors"
+
+
+def new_story_lm(context: int, d_model: int, n_layers: int, n_heads: int) -> TinyLM:
+    """A story model with fresh weights: `TinyLM` with rotary positions and the story world's vocabulary."""
+    slots = {"attention": RotaryAttention, "positions": no_positions}
+    return TinyLM(len(VOCABULARY), context, d_model, n_layers, n_heads, **slots)
+
+
+def record(weights: Path = WEIGHTS) -> dict:
+    """What stands beside the weights: sizes, training, loss, floor and excess in nats per token, hash, hardware.
+
+    Raises ValueError if it is missing or no record of ours.
+    """
+    path = weights.with_suffix(".json")
+    if not path.is_file():
+        raise ValueError(f"no file at {path}: `make checkpoint` trains the model, `git checkout` brings back ours")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        found["model"], found["sha256"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no record of a story model ({error!r})") from error
+    return found
+
+
+def load_story_lm(weights: Path = WEIGHTS) -> TinyLM:
+    """The trained story model, in eval mode, on the CPU, in float32.
+
+    Raises ValueError if a file is missing, if the weights are not those of the record beside them (damaged, or from
+    elsewhere), or do not fit the model.
+    """
+    found = record(weights)
+    if not weights.is_file():
+        raise ValueError(f"no file at {weights}: `make checkpoint` trains the model, `git checkout` brings back ours")
+    content = weights.read_bytes()
+    if (sha := hashlib.sha256(content).hexdigest()) != found["sha256"]:
+        raise ValueError(f"{weights} has SHA-256 {sha}, its record says {found['sha256']}: damaged, or another file")
+    try:
+        tensors = load(content)
+    except SafetensorError as error:
+        raise ValueError(f"{weights} is not a safetensors file: {error}") from error
+    if found["vocabulary"] != (here := vocabulary_sha256()):
+        raise ValueError(f"{weights} was trained on another vocabulary ({found['vocabulary'][:8]}, here {here[:8]})")
+    with torch.device("meta"):
+        model = new_story_lm(**found["model"])
+    try:
+        model.load_state_dict(tensors, assign=True)
+    except RuntimeError as error:
+        raise ValueError(f"{weights} does not fit the model of its record: {error}") from error
+    return model.eval()
+
+
+def vocabulary_sha256() -> str:
+    """The hash of the vocabulary, in order: another order would give every word another meaning."""
+    return hashlib.sha256("\0".join(VOCABULARY).encode()).hexdigest()
+
+
+@torch.no_grad()
+def tell(model: TinyLM, prompt: str, n: int, seed: int, longest: int | None = None) -> list[str]:
+    """n documents drawn from the model at temperature 1, each with the prompt it begins with and up to its line's end.
+
+    longest: tokens after which one is broken off; the model's context if None. Raises ValueError for unknown words in
+    the prompt, or one that leaves no room.
+    """
+    longest = longest or model.context
+    ids = [ID[END], *encode(prompt)]
+    if len(ids) >= longest:
+        raise ValueError(f"the prompt has {len(ids)} tokens, with the line's end before it: expected under {longest}")
+    device = next(model.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    rows, told = torch.tensor([ids] * n, device=device), []
+    for _ in range(longest - len(ids)):
+        probabilities = model(rows)[:, -1].softmax(-1).cpu()
+        following = torch.multinomial(probabilities, 1, generator=generator).to(device)
+        rows = torch.cat([rows, following], dim=1)
+        ended = following[:, 0] == ID[END]
+        told += rows[ended].tolist()
+        rows = rows[~ended]
+        if not len(rows):
+            break
+    return [decode(row[1:]) for row in told + rows.tolist()]

@@ -1,0 +1,210 @@
+"""Train the story model: python -m shared.pretrain
+
+Writes shared/checkpoints/story_lm.safetensors and its record, story_lm.json. Takes about an hour and a half on two
+cores, uses a GPU where there is one, and goes on where it was if it was interrupted: it keeps its state beside the
+weights, in story_lm.partial.
+
+The text is drawn anew for every step and never repeats, so there is nothing to overfit. Seeds from HELD_OUT up are
+never trained on.
+"""
+
+import argparse
+import hashlib
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from datetime import date
+from itertools import islice
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from shared.checkpoint import WEIGHTS, new_story_lm, record, tell, vocabulary_sha256
+from shared.muon import Muon
+from shared.tiny_lm import TinyLM
+from shared.training import evaluate, next_token_loss
+from shared.world.judge import judge
+from shared.world.rows import held_out_rows, kl, rows
+from shared.world.writing import BASE, HELD_OUT
+
+CONFIG = BASE
+MOST_STEPS = 10**6  # a seed's own range of seeds for its steps' texts; all stay below HELD_OUT
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The model's sizes and the training's. rate: Muon's peak, for blocks' matrices; adam_rate: AdamW's, for the rest.
+
+    The rate rises over `warmup` steps, stays, and falls in a straight line to 0 over the last `decay` of all steps.
+    """
+
+    d_model: int = 128
+    n_layers: int = 4
+    n_heads: int = 4
+    context: int = 192
+    batch: int = 16
+    steps: int = 11_000
+    rate: float = 0.015
+    adam_rate: float = 0.003
+    warmup: int = 100
+    decay: float = 0.5
+    seed: int = 0
+
+    @property
+    def model(self) -> dict[str, int]:
+        """What `new_story_lm` takes."""
+        return {name: getattr(self, name) for name in ("context", "d_model", "n_layers", "n_heads")}
+
+    def share(self, step: int) -> float:
+        """The share of the peak rate at a step."""
+        return min(1.0, (step + 1) / self.warmup, (self.steps - step) / (self.steps * self.decay))
+
+
+def measure(model: TinyLM, n_rows: int, n_stories: int) -> dict[str, float]:
+    """Loss, floor and excess in nats per token on held-out rows, and how well stories told by the model hold together.
+
+    excess: the mean of KL(true || model), with its standard error over rows; loss - floor is the same but for the
+    noise of the words drawn. consistent, grammatical: shares of sentences; flawless: share of whole documents.
+    """
+    x, y, true = held_out_rows(n_rows, model.context, HELD_OUT, CONFIG)
+    model.eval()
+    with torch.no_grad():
+        gaps = torch.cat([kl(model(part).cpu(), part, CONFIG).mean(dim=1) for part in x.split(16)])
+    heard = [judge(text, CONFIG) for text in tell(model, "Once", n_stories, seed=0)]
+    sentences = [sentence for judgement in heard for sentence in judgement.sentences if sentence.finished]
+    return {
+        "loss": evaluate(model, x, y).nats,
+        "floor": true.mean().item(),
+        "excess": gaps.mean().item(),
+        "excess_error": gaps.std().item() / n_rows**0.5,
+        "consistent": sum(sentence.consistent for sentence in sentences) / len(sentences),
+        "grammatical": sum(sentence.grammatical for sentence in sentences) / len(sentences),
+        "flawless": sum(judgement.flawless for judgement in heard) / n_stories,
+        "rows": n_rows,
+        "stories": n_stories,
+    }
+
+
+class Training:
+    """A model on its way, with all that is needed to go on after an interruption."""
+
+    def __init__(self, plan: Plan, device: str):
+        torch.manual_seed(plan.seed)
+        self.plan, self.device, self.step, self.seconds, self.curve = plan, device, 0, 0.0, []
+        self.model = new_story_lm(**plan.model).to(device)
+        matrices = [p for name, p in self.model.named_parameters() if _is_hidden_matrix(name, p)]
+        rest = [p for name, p in self.model.named_parameters() if not _is_hidden_matrix(name, p)]
+        adam = torch.optim.AdamW(rest, lr=plan.adam_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True)
+        self.optimizers = [(Muon(matrices, lr=plan.rate), plan.rate), (adam, plan.adam_rate)]
+
+    def advance(self) -> float:
+        """One step on text drawn for it alone; returns its loss."""
+        plan = self.plan
+        stream = rows(plan.context, plan.seed * MOST_STEPS + self.step, CONFIG)
+        both = torch.stack(list(islice(stream, plan.batch))).to(self.device)
+        loss = next_token_loss(self.model.train(), both[:, :-1], both[:, 1:])
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+        for optimizer, rate in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate * plan.share(self.step)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        return loss.item()
+
+    def save(self, path: Path) -> None:
+        """Write all of it, so that a power cut leaves the old file or the new one."""
+        states = [optimizer.state_dict() for optimizer, _ in self.optimizers]
+        kept = {"plan": asdict(self.plan), "model": self.model.state_dict(), "optimizers": states}
+        kept |= {"step": self.step, "seconds": self.seconds, "curve": self.curve}
+        torch.save(kept, path.with_suffix(".new"))
+        path.with_suffix(".new").replace(path)
+
+    def resume(self, path: Path) -> None:
+        """Go on from what `save` wrote, if need be to another number of steps. Raises ValueError for another plan."""
+        kept = torch.load(path, map_location=self.device, weights_only=True)
+        if kept["plan"] | {"steps": self.plan.steps} != asdict(self.plan):
+            raise ValueError(f"{path} is of another plan, {kept['plan']}: delete it to begin anew")
+        self.model.load_state_dict(kept["model"])
+        for (optimizer, _), state in zip(self.optimizers, kept["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        self.step, self.seconds, self.curve = kept["step"], kept["seconds"], kept["curve"]
+
+
+def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
+    return parameter.ndim == 2 and name.startswith("blocks")
+
+
+def train(plan: Plan, weights: Path, device: str, look_every: int = 1000) -> Training:
+    """Train to the end of the plan, saving and measuring on the way; resumes what lies beside the weights."""
+    partial, training = weights.with_suffix(".partial"), Training(plan, device)
+    if partial.exists():
+        training.resume(partial)
+        print(f"going on from step {training.step}", flush=True)
+    losses, started = [], time.monotonic() - training.seconds
+    while training.step < plan.steps:
+        losses.append(training.advance())
+        training.seconds = time.monotonic() - started
+        if training.step % look_every == 0 or training.step == plan.steps:
+            found = measure(training.model, 32, 32)
+            training.curve.append({"step": training.step, "train": sum(losses) / len(losses)} | found)
+            losses = []
+            print(
+                f"step {training.step}/{plan.steps}, {training.seconds:.0f} s: {found['excess']:.3f} nats above the "
+                f"floor, {found['consistent']:.0%} of sentences consistent",
+                flush=True,
+            )
+            training.save(partial)
+    return training
+
+
+def write(training: Training, weights: Path) -> None:
+    """Measure at length, and write the weights and their record."""
+    plan, model = training.plan, training.model.cpu()
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, weights)
+    found = {
+        "model": plan.model,
+        "parameters": sum(p.numel() for p in model.parameters()),
+        **measure(model, 256, 200),
+        "plan": asdict(plan),
+        "world": asdict(CONFIG),
+        "tokens": plan.steps * plan.batch * plan.context,
+        "seconds": round(training.seconds),
+        "hardware": torch.cuda.get_device_name() if training.device == "cuda" else _processor(),
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "date": date.today().isoformat(),
+        "vocabulary": vocabulary_sha256(),
+        "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+        "curve": training.curve,
+    }
+    weights.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
+
+
+def main() -> None:
+    """Train by the plan and write the files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=Plan.steps, help="fewer for a trial")
+    parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go")
+    given = parser.parse_args()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    training = train(Plan(steps=given.steps), given.out, device)
+    write(training, given.out)
+    given.out.with_suffix(".partial").unlink()
+    found = record(given.out)
+    print(f"wrote {given.out}: {found['excess']:.4f} nats above the floor, {found['consistent']:.1%} consistent")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,346 @@
+"""The grammar of the story world's stories: which words may come next, how likely, and what they change.
+
+A sentence is a generator. It yields either a string, words that stand there in any case, or a `Choice`, words of which
+one is to be sent back. Who sends it decides what the generator does: sent words drawn by their weights it writes a
+text, sent a text's own words it reads one. A `Choice` also knows what else a speaker could say there and which rule
+that would break, and so `shared.world.judge` judges with the same grammar.
+
+The laws of a story. Two people and an animal are somewhere; each of two things lies in a place or is held by one of
+the three. Who finds, puts, gives or takes a thing goes where the thing, the place or the other one is. Only what lies
+can be found, only what one holds can be given, put away or kept, only what another holds can be taken. "He", "she" and
+"it" are the subject of the sentence before, which is not named again. A person has one home, job and favourite food in
+all texts. The hero wants one of the things, and in the end is happy with it or sad without it, or we are not told.
+"""
+
+import functools
+
+from shared.world import words as w
+from shared.world.choice import Choice, Lost, Voice, but, even
+from shared.world.people import World
+from shared.world.sheet import QUESTIONS, question
+from shared.world.state import Agent, State, Thing
+
+FEWEST_EVENTS, MOST_EVENTS = 3, 8
+ADVERBS, ENDINGS, PRONOUNS = ("Then", "Later", "Soon"), ("In", "Nobody"), ("he", "she", "it")
+
+
+class Story:
+    """One story as it is told: `sentence()` gives the generators of its sentences, in turn, until it is `over`."""
+
+    start = even(("Once",))
+
+    def __init__(self, world: World, voice: Voice):
+        self.world, self.voice, self.state, self.over = world, voice, State(), False
+        self.last: Agent | None = None  # the subject of the sentence before
+        self.events, self.asked = 0, False
+        self.opening = [self._hero, self._other, self._animal, self._things, self._wish]
+
+    def sentence(self, first: str | None = None) -> None:
+        """The next sentence; `first` is its first word if that was said already."""
+        if self.opening:
+            return self.opening.pop(0)(first)
+        return self._after() if self.state.ending else self._event()
+
+    # the opening: five sentences of always the same length
+
+    def _hero(self, first):
+        if first is None:
+            self.voice.say("Once")
+        person = self._name(self.world.firsts)
+        self.voice.say(",")
+        self.voice.pick(even(("an",) if person.age == "old" else ("a",), ("a", "an"), "fact"))
+        self.voice.tell(person.age, "age", "fact")
+        self.voice.tell(person.job, "job", "fact")
+        self.voice.say("from")
+        self.voice.tell(person.town, "town", "fact")
+        self.voice.say(", was in the")
+        self._enter(person, self.voice.pick(self.world.places))
+        self.voice.say(".")
+
+    def _other(self, _):
+        hero = self.state.hero
+        person = self._name(self.world.first_names_but(hero.word))
+        self.voice.say(",")
+        self.voice.tell({"m": "his", "f": "her"}[hero.person.gender], "owner", "pronoun")
+        self.state.kin = self.voice.pick(_kin(hero.person.age, person.age, person.gender))
+        self.voice.say(", was in the")
+        self._enter(person, self.voice.pick(self.world.places))
+        self.voice.say(".")
+
+    def _animal(self, _):
+        self.voice.say("A")
+        word = self.voice.pick(self.world.animals)
+        self.voice.say("was in the")
+        animal = self.state.agents[word] = Agent(word, "it", self.voice.pick(self.world.places))
+        self.state.animal = animal
+        self.voice.say(".")
+
+    def _things(self, _):
+        self.voice.say("There was a")
+        one = self._lying(even(w.COLOURS), self.world.objects)
+        self.voice.say("and a")
+        objects = but(one.word, self.world.lists["object"], "twice")
+        self._lying(but(one.colour, tuple(w.COLOURS), "twice"), objects)
+        self.voice.say(".")
+
+    def _wish(self, _):
+        self.last = self.state.hero
+        self.voice.tell(self.last.word, "first name", "hero")
+        self.voice.say("wanted the")
+        self.state.wish = self.voice.pick(even(tuple(self.state.things)))
+        self.voice.say(".")
+
+    def _name(self, firsts):
+        first = self.voice.pick(firsts)
+        last = self.voice.pick(self.world.last_name(first))
+        return self.world.person(first, last)
+
+    def _enter(self, person, place):
+        agent = self.state.agents[person.first] = Agent(person.first, w.PRONOUNS[person.gender], place, person)
+        self.state.people.append(agent)
+
+    def _lying(self, colours, objects):
+        colour = self.voice.pick(colours)
+        word = self.voice.pick(objects)
+        self.voice.say("in the")
+        thing = self.state.things[word] = Thing(word, colour, self.voice.pick(self.world.places))
+        return thing
+
+    # the events: who, what, and what it changes
+
+    def _event(self):
+        first = self.voice.pick(self._beginnings())
+        if first in ENDINGS:
+            self._end(first)
+            return
+        self.events += 1
+        if first in ADVERBS:
+            first = self.voice.pick(self._subjects())
+        if first.lower() in PRONOUNS:
+            subject = self.last
+        elif first.lower() != "the":
+            subject = self.state.agents[first]
+        else:
+            word = self.voice.pick(self._animals_and_things() if first == "The" else even((self.state.animal.word,)))
+            if word in self.state.things or word in w.COLOURS:
+                self._report(word)
+                return
+            subject = self.state.agents[word]
+        if subject is None:
+            raise Lost("a pronoun for nobody")
+        self._act(subject)
+        self.last = subject
+
+    def _beginnings(self):
+        words, weights = [], []
+        if self.events < MOST_EVENTS:
+            words, weights = list(ADVERBS), [1] * len(ADVERBS)
+            if self._animal_may_act or self.last:
+                words.append("The")
+                weights.append(4 * self._animal_may_act + 3 * (self.last is not None))
+            self._add_people(words, weights, 4)
+            if self.last:
+                words.append(self.last.pronoun.capitalize())
+                weights.append(6)
+        if self.events >= FEWEST_EVENTS:
+            words += ENDINGS
+            weights += 3, 1
+        sayable = ("The", "He", "She", "It", *ADVERBS, *ENDINGS, *(agent.word for agent in self.state.people))
+        return Choice(words, weights, sayable, "subject")
+
+    def _subjects(self):
+        words, weights = (["the"], [4]) if self._animal_may_act else ([], [])
+        self._add_people(words, weights, 4)
+        if self.last:
+            words.append(self.last.pronoun)
+            weights.append(6)
+        sayable = ("the", *PRONOUNS, *(agent.word for agent in self.state.people))
+        return Choice(words, weights, sayable, "subject")
+
+    def _add_people(self, words, weights, weight):
+        for agent in self.state.people:
+            if agent is not self.last:
+                words.append(agent.word)
+                weights.append(weight)
+
+    @property
+    def _animal_may_act(self):
+        return self.last is None or self.last.person is not None
+
+    def _animals_and_things(self):
+        words = list(self.state.things) if self.last else []  # not of a thing after a sentence of a thing
+        weights = [3] * len(words)
+        if self._animal_may_act:
+            words.append(self.state.animal.word)
+            weights.append(8)
+        return Choice(words, weights, (*self.state.things, self.state.animal.word), "subject")
+
+    def _act(self, subject):
+        things = self.state.things.values()
+        lying = [thing for thing in things if thing.holder is None]
+        held = [thing for thing in things if thing.holder is subject]
+        others = [thing for thing in things if thing.holder not in (None, subject)]
+        verb = self.voice.pick(_verbs(subject.person is not None, bool(lying), bool(held), bool(others)))
+        if verb in w.MOVES:
+            self.voice.say("to the")
+            subject.place = self.voice.pick(but(subject.place, self.world.lists["place"], "move"))
+        elif verb in w.STAYS:
+            self._here(subject)
+        elif verb in w.FINDS:
+            thing = self._thing(lying, "free")
+            self.voice.say("in the" if verb == "found" else "from the")
+            subject.place = self.voice.tell(thing.where, "place", "place")
+            thing.holder, thing.place = subject, None
+        elif verb in w.PUTS:
+            thing = self._thing(held, "holder")
+            self.voice.say("in the")
+            subject.place = thing.place = self.voice.pick(self.world.places)
+            thing.holder = None
+        elif verb in w.GIVES:
+            self._give(subject, held)
+            return
+        elif verb in w.TAKES:
+            self._take(subject, others)
+            return
+        elif verb == "kept":
+            self._thing(held, "holder")
+        elif subject.person is None:
+            raise Lost("an animal without facts")
+        elif verb == "ate":
+            self.voice.tell(subject.person.food, "food", "fact")
+            self._here(subject)
+        elif verb == "worked":
+            self.voice.say("as a")
+            self.voice.tell(subject.person.job, "job", "fact")
+            self._here(subject)
+        else:
+            self.voice.say("of")
+            self.voice.tell(subject.person.town, "town", "fact")
+        self.voice.say(".")
+
+    def _here(self, subject):
+        self.voice.say("in the")
+        self.voice.tell(subject.place, "place", "place")
+
+    def _give(self, giver, held):
+        thing = self._thing(held, "holder")
+        self.voice.say("to")
+        receiver = self._agent([agent for agent in self.state.agents.values() if agent is not giver], "self")
+        self.voice.say("in the")
+        giver.place = self.voice.tell(receiver.place, "place", "place")
+        thing.holder, thing.place = receiver, None
+        self._mood(receiver, "glad")
+
+    def _take(self, taker, others):
+        thing = self._thing(others, "holder")
+        self.voice.say("from")
+        owner = self._agent([thing.holder] if thing.holder else [], "holder")
+        self.voice.say("in the")
+        taker.place = self.voice.tell(owner.place, "place", "place")
+        thing.holder, thing.place = taker, None
+        self._mood(owner, "cross")
+
+    def _mood(self, agent, kind):
+        if self.voice.pick(MOOD_OR_STOP) == ".":
+            return
+        self.voice.say("and")
+        self.voice.tell(agent.pronoun, "pronoun", "pronoun")
+        self.voice.say("was")
+        agent.mood = self.voice.pick(MOODS[kind])
+        self.voice.say(".")
+
+    def _thing(self, offered, rule):
+        """ "the", and one of the things by its name or by colour and name."""
+        things = self.state.things
+        self.voice.say("the")
+        words = [thing.word for thing in offered] + [thing.colour for thing in offered]
+        sayable = (*things, *(thing.colour for thing in things.values()))
+        weights = [3] * len(offered) + [1] * len(offered)
+        word = self.voice.pick(Choice(words, weights, sayable, rule))
+        if word in things:
+            return things[word]
+        return self._coloured(word)
+
+    def _coloured(self, colour):
+        true = next(thing.word for thing in self.state.things.values() if thing.colour == colour)
+        return self.state.things[self.voice.pick(even((true,), tuple(self.state.things), "colour"))]
+
+    def _agent(self, offered, rule):
+        """One of the agents as an object of the sentence."""
+        names = [agent.word for agent in offered if agent.person]
+        words = names + (["the"] if len(names) < len(offered) else [])
+        word = self.voice.pick(even(words, (*(agent.word for agent in self.state.people), "the"), rule))
+        if word == "the":
+            word = self.voice.pick(even((self.state.animal.word,)))
+        return self.state.agents[word]
+
+    def _report(self, word):
+        self.last = None
+        thing = self.state.things[word]
+        self.voice.say("was")
+        if self.voice.pick(even(("with",) if thing.holder else ("in",), ("with", "in"), "place")) == "in":
+            self.voice.say("the")
+            self.voice.tell(thing.where, "place", "place")
+        else:
+            self._agent([thing.holder] if thing.holder else [], "holder")
+        self.voice.say(".")
+
+    # the ending, and questions after it
+
+    def _end(self, first):
+        hero, thing = self.state.hero, self.state.things[self.state.wish]
+        if first == "Nobody":
+            self.voice.say("knows what happened next .")
+            self.state.ending = "open"
+            return
+        self.voice.say("the end the")
+        self.voice.tell(hero.person.noun, "noun", "fact")
+        if self.voice.pick(even(("had",) if thing.holder is hero else ("was",), ("had", "was"), "ending")) == "had":
+            self.voice.say("the")
+            self.voice.tell(thing.word, "object", "wish")
+            self.voice.say("and was")
+            self.state.ending, hero.mood = "happy", self.voice.pick(MOODS["glad"])
+        else:
+            self.state.ending, hero.mood = "sad", self.voice.pick(MOODS["cross"])
+            self.voice.say("without the")
+            self.voice.tell(thing.word, "object", "wish")
+        self.voice.say(".")
+
+    def _after(self):
+        word = self.voice.pick(_after(self.world.config.questions, self.asked))
+        if word == w.END:
+            self.over = True
+            return
+        self.asked = True
+        question(self.voice, self.world, self.state, word)
+
+
+MOODS = {"glad": even(w.GLAD, w.GLAD + w.CROSS, "mood"), "cross": even(w.CROSS, w.GLAD + w.CROSS, "mood")}
+MOOD_OR_STOP = Choice((".", ","), (7, 3))
+
+
+@functools.cache
+def _kin(hero: str | None, other: str | None, gender: str) -> Choice:
+    """What the other one can be to the hero, both "young" or "old" (None: a stranger's age, then anything)."""
+    tables = [w.SAME_KIN] if hero == other else [w.OLD_KIN] if other == "old" else [w.YOUNG_KIN]
+    tables = tables if hero and other else [w.SAME_KIN, w.OLD_KIN, w.YOUNG_KIN]
+    return even([word for table in tables for word in table[gender]], w.KIN, "kin")
+
+
+@functools.cache
+def _verbs(is_person: bool, lying: bool, holds: bool, others_hold: bool) -> Choice:
+    """What somebody can do now."""
+    groups = [(w.MOVES, 2, True), (w.STAYS, 2, True), (["ate", "worked"], 3, is_person), (["dreamed"], 2, is_person)]
+    groups += [(w.FINDS, 8, lying), (w.PUTS, 4, holds), (w.GIVES, 7, holds), (["kept"], 3, holds)]
+    groups += [(w.TAKES, 4, others_hold)]
+    offered = [(verb, weight) for verbs, weight, possible in groups if possible for verb in verbs]
+    words, weights = zip(*offered, strict=True)
+    return Choice(words, weights, w.VERBS, "possible")
+
+
+@functools.cache
+def _after(questions: int, asked: bool) -> Choice:
+    """The end of the document, or a first or further question. questions: of a thousand stories, how many have one."""
+    going_on = 600 if asked else questions
+    words = [w.END, *QUESTIONS] if going_on else [w.END]
+    return Choice(words, [(1000 - going_on) * len(QUESTIONS)] + [going_on] * (len(words) - 1))
