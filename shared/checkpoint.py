@@ -16,6 +16,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load
 
 from shared.tiny_lm import RotaryAttention, TinyLM, no_positions
+from shared.training import evaluate
+from shared.world import BASE, HELD_OUT, held_out_rows, judge, kl
 from shared.world.words import END, ID, VOCABULARY, decode, encode
 
 WEIGHTS = Path(__file__).parent / "checkpoints" / "story_lm.safetensors"
@@ -99,3 +101,29 @@ def tell(model: TinyLM, prompt: str, n: int, seed: int, longest: int | None = No
         if not len(rows):
             break
     return [decode(row[1:]) for row in told + rows.tolist()]
+
+
+def measure(model: TinyLM, n_rows: int, n_stories: int) -> dict[str, float]:
+    """Loss, floor and excess in nats per token on held-out rows, and how well stories told by the model hold together.
+
+    excess: the mean of KL(true || model), with its standard error over rows; loss - floor is the same but for the
+    noise of the words drawn. consistent, grammatical: shares of sentences; flawless: share of whole documents.
+    """
+    x, y, true = held_out_rows(n_rows, model.context, HELD_OUT, BASE)
+    model.eval()
+    device = next(model.parameters()).device
+    with torch.no_grad():
+        gaps = torch.cat([kl(model(part.to(device)).cpu(), part, BASE).mean(dim=1) for part in x.split(16)])
+    heard = [judge(text, BASE) for text in tell(model, "Once", n_stories, seed=0)]
+    sentences = [sentence for judgement in heard for sentence in judgement.sentences if sentence.finished]
+    return {
+        "loss": evaluate(model, x, y).nats,
+        "floor": true.mean().item(),
+        "excess": gaps.mean().item(),
+        "excess_error": gaps.std().item() / n_rows**0.5,
+        "consistent": sum(sentence.consistent for sentence in sentences) / max(1, len(sentences)),
+        "grammatical": sum(sentence.grammatical for sentence in sentences) / max(1, len(sentences)),
+        "flawless": sum(judgement.flawless for judgement in heard) / n_stories,
+        "rows": n_rows,
+        "stories": n_stories,
+    }

@@ -22,15 +22,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from shared.checkpoint import WEIGHTS, new_story_lm, record, tell, vocabulary_sha256
+from shared.checkpoint import WEIGHTS, measure, new_story_lm, record, vocabulary_sha256
 from shared.muon import Muon
-from shared.tiny_lm import TinyLM
-from shared.training import evaluate, next_token_loss
-from shared.world.judge import judge
-from shared.world.rows import held_out_rows, kl, rows
-from shared.world.writing import BASE, HELD_OUT
+from shared.training import next_token_loss
+from shared.world import BASE, rows
 
-CONFIG = BASE
 MOST_STEPS = 10**6  # a seed's own range of seeds for its steps' texts; all stay below HELD_OUT
 
 
@@ -38,16 +34,17 @@ MOST_STEPS = 10**6  # a seed's own range of seeds for its steps' texts; all stay
 class Plan:
     """The model's sizes and the training's. rate: Muon's peak, for blocks' matrices; adam_rate: AdamW's, for the rest.
 
-    The rate rises over `warmup` steps, stays, and falls in a straight line to 0 over the last `decay` of all steps.
+    The rate rises over `warmup` steps, stays, and falls in a straight line to 0 over the last `decay` of all steps, in
+    which a batch has twice as many rows: many small steps first, then fewer noisy ones.
     """
 
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
     context: int = 192
-    batch: int = 16
+    batch: int = 8
     steps: int = 11_000
-    rate: float = 0.015
+    rate: float = 0.004
     adam_rate: float = 0.003
     warmup: int = 100
     decay: float = 0.5
@@ -58,34 +55,13 @@ class Plan:
         """What `new_story_lm` takes."""
         return {name: getattr(self, name) for name in ("context", "d_model", "n_layers", "n_heads")}
 
+    def rows(self, step: int) -> int:
+        """How many rows the batch of a step has."""
+        return self.batch if step < self.steps * (1 - self.decay) else 2 * self.batch
+
     def share(self, step: int) -> float:
         """The share of the peak rate at a step."""
         return min(1.0, (step + 1) / self.warmup, (self.steps - step) / (self.steps * self.decay))
-
-
-def measure(model: TinyLM, n_rows: int, n_stories: int) -> dict[str, float]:
-    """Loss, floor and excess in nats per token on held-out rows, and how well stories told by the model hold together.
-
-    excess: the mean of KL(true || model), with its standard error over rows; loss - floor is the same but for the
-    noise of the words drawn. consistent, grammatical: shares of sentences; flawless: share of whole documents.
-    """
-    x, y, true = held_out_rows(n_rows, model.context, HELD_OUT, CONFIG)
-    model.eval()
-    with torch.no_grad():
-        gaps = torch.cat([kl(model(part).cpu(), part, CONFIG).mean(dim=1) for part in x.split(16)])
-    heard = [judge(text, CONFIG) for text in tell(model, "Once", n_stories, seed=0)]
-    sentences = [sentence for judgement in heard for sentence in judgement.sentences if sentence.finished]
-    return {
-        "loss": evaluate(model, x, y).nats,
-        "floor": true.mean().item(),
-        "excess": gaps.mean().item(),
-        "excess_error": gaps.std().item() / n_rows**0.5,
-        "consistent": sum(sentence.consistent for sentence in sentences) / len(sentences),
-        "grammatical": sum(sentence.grammatical for sentence in sentences) / len(sentences),
-        "flawless": sum(judgement.flawless for judgement in heard) / n_stories,
-        "rows": n_rows,
-        "stories": n_stories,
-    }
 
 
 class Training:
@@ -103,8 +79,8 @@ class Training:
     def advance(self) -> float:
         """One step on text drawn for it alone; returns its loss."""
         plan = self.plan
-        stream = rows(plan.context, plan.seed * MOST_STEPS + self.step, CONFIG)
-        both = torch.stack(list(islice(stream, plan.batch))).to(self.device)
+        stream = rows(plan.context, plan.seed * MOST_STEPS + self.step, BASE)
+        both = torch.stack(list(islice(stream, plan.rows(self.step)))).to(self.device)
         loss = next_token_loss(self.model.train(), both[:, :-1], both[:, 1:])
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -150,6 +126,7 @@ def train(plan: Plan, weights: Path, device: str, look_every: int = 1000) -> Tra
         losses.append(training.advance())
         training.seconds = time.monotonic() - started
         if training.step % look_every == 0 or training.step == plan.steps:
+            training.save(partial)
             found = measure(training.model, 32, 32)
             training.curve.append({"step": training.step, "train": sum(losses) / len(losses)} | found)
             losses = []
@@ -171,8 +148,8 @@ def write(training: Training, weights: Path) -> None:
         "parameters": sum(p.numel() for p in model.parameters()),
         **measure(model, 256, 200),
         "plan": asdict(plan),
-        "world": asdict(CONFIG),
-        "tokens": plan.steps * plan.batch * plan.context,
+        "world": asdict(BASE),
+        "tokens": plan.context * sum(plan.rows(step) for step in range(plan.steps)),
         "seconds": round(training.seconds),
         "hardware": torch.cuda.get_device_name() if training.device == "cuda" else _processor(),
         "threads": torch.get_num_threads(),

@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared import tiny_lm
-from shared.tiny_lm import TinyLM
+from shared.tiny_lm import CausalAttention, RotaryAttention, TinyLM, no_positions
 
 V, T, C = 11, 7, 12  # vocabulary, context, width
 
@@ -339,6 +339,130 @@ def test_smallest_model_works():
     """One of everything: a single logit, so an even guess of one."""
     model = TinyLM(1, 1, 1, 1, 1)
     assert model(torch.zeros(1, 1, dtype=torch.long)).shape == (1, 1, 1)
+
+
+ROTARY = {"attention": RotaryAttention, "positions": no_positions}
+ANGLE = 2**-22  # float32: an angle of up to `time` is rounded to time * 2^-24, then once more as a cosine and a sine
+
+
+def place(x: torch.Tensor, n_heads: int = 1) -> torch.Tensor:
+    """x (B, H, T, d) with its positions put in."""
+    return RotaryAttention(n_heads * x.shape[-1], n_heads).place(x)
+
+
+def test_rotary_angles_by_hand():
+    """Heads of 4: numbers 0 and 2 turn by 1 a position, numbers 1 and 3 by 0.01; angles are float32."""
+    ones = torch.tensor([1.0, 1.0, 0.0, 0.0], dtype=torch.float64).expand(1, 1, 50, 4)
+    expected = [[math.cos(t), math.cos(t / 100), math.sin(t), math.sin(t / 100)] for t in range(50)]
+    torch.testing.assert_close(place(ones)[0, 0], torch.tensor(expected).double(), rtol=0, atol=50 * ANGLE)
+    across = torch.tensor([0.0, 0.0, 1.0, 0.0], dtype=torch.float64).expand(1, 1, 50, 4)
+    expected = [[-math.sin(t), 0, math.cos(t), 0] for t in range(50)]
+    torch.testing.assert_close(place(across)[0, 0], torch.tensor(expected).double(), rtol=0, atol=50 * ANGLE)
+
+
+@pytest.mark.parametrize("size", [2, 4, 8, 32])
+def test_rotary_scores_know_only_the_distance(size):
+    """One query and one key at every position: the scores of a distance are one number, other distances have others.
+
+    In float64 but for the angles: two of them a score, each off by `ANGLE` a position, times the two lengths.
+    """
+    time = 60
+    generator = torch.Generator().manual_seed(0)
+    q, k = torch.randn(2, 1, 3, 1, size, dtype=torch.float64, generator=generator).expand(2, 1, 3, time, size)
+    scores = place(q, 3) @ place(k, 3).mT  # (1, 3, time, time)
+    room = 2 * time * ANGLE * (q.norm(dim=-1) * k.norm(dim=-1)).max().item()
+    means = []
+    for distance in range(-time + 1, time):
+        same = scores.diagonal(distance, dim1=-2, dim2=-1)
+        assert (same - same[..., :1]).abs().max() <= room, distance
+        means.append(same[..., 0])
+    assert torch.stack(means).std(dim=0).min() > 100 * room
+    assert (means[time] - means[time - 2]).abs().min() > 100 * room  # ahead is not behind
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rotary_keeps_lengths_and_its_type(dtype):
+    """cos^2 + sin^2 of two float32 numbers is 1 to 2^-22; in float32 a sum of 8 squares is rounded as often."""
+    x = torch.randn(2, 3, 40, 8, dtype=dtype, generator=torch.Generator().manual_seed(0))
+    turned = place(x, 3)
+    assert (turned.shape, turned.dtype) == (x.shape, dtype)
+    torch.testing.assert_close(turned.norm(dim=-1), x.norm(dim=-1), rtol=8 * 2**-22, atol=0)
+    assert (turned[:, :, 1:] - x[:, :, 1:]).abs().amax(-1).min() > 0.01  # and every other position is turned
+
+
+def test_rotary_leaves_the_first_position_as_it_is():
+    """cos 0 and sin 0 are exact, so bit for bit, whatever follows."""
+    x = torch.randn(2, 3, 5, 8, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(place(x, 3)[:, :, 0], x[:, :, 0])
+    assert torch.equal(place(x[:, :, :1], 3), x[:, :, :1])
+
+
+def test_causal_attention_puts_no_positions_in():
+    x = torch.randn(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(CausalAttention(C, 3).place(x), x)
+
+
+@pytest.mark.parametrize("size", [2, 8, 64])
+def test_rotary_equals_llamas(size):
+    """transformers' own code for 200 positions: float32 speeds and angles, so `ANGLE` a position on numbers up to 5."""
+    llama = pytest.importorskip("transformers.models.llama.modeling_llama")
+    rope = {"rope_type": "default", "rope_theta": 10_000.0}
+    config = llama.LlamaConfig(hidden_size=3 * size, num_attention_heads=3, rope_parameters=rope)
+    q, k = torch.randn(2, 2, 3, 200, size, generator=torch.Generator().manual_seed(0))
+    cos, sin = llama.LlamaRotaryEmbedding(config)(q, torch.arange(200)[None])
+    expected = llama.apply_rotary_pos_emb(q, k, cos, sin)
+    for x, theirs in zip((q, k), expected, strict=True):
+        torch.testing.assert_close(place(x, 3), theirs, rtol=0, atol=5 * 200 * ANGLE)
+
+
+def test_rotary_attention_by_hand():
+    """The module's output against loops over heads and positions: turned queries and keys, values left alone."""
+    heads, size, time = 2, 4, 6
+    attention = RotaryAttention(heads * size, heads).double()
+    x = torch.randn(1, time, heads * size, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) * 3
+    q, k, v = (part[0] for part in attention.qkv(x).split(heads * size, dim=-1))
+    rows = []
+    for t in range(time):
+        row = []
+        for h in range(heads):
+            part = slice(h * size, (h + 1) * size)
+            turned = place(torch.stack([q[:, part], k[:, part]])[:, None])[:, 0]
+            scores = turned[0, t] @ turned[1, : t + 1].T / math.sqrt(size)
+            row.append(scores.softmax(-1) @ v[: t + 1, part])
+        rows.append(torch.cat(row))
+    torch.testing.assert_close(attention(x)[0], attention.proj(torch.stack(rows)), rtol=1e-12, atol=1e-12)
+
+
+def test_model_with_rotary_attention_does_not_see_ahead():
+    """At every cut: other tokens after a position leave its logits as they were, bit for bit; its own changes them."""
+    model = loud(make(**ROTARY))
+    for cut in range(1, T):
+        tokens = random_tokens(2, T, seed=cut)
+        other = tokens.clone()
+        other[:, cut:] = (other[:, cut:] + 1) % V
+        before, after = model(tokens), model(other)
+        assert torch.equal(before[:, :cut], after[:, :cut])
+        assert (before[:, cut] - after[:, cut]).abs().amax(-1).min() > 1e-3
+
+
+def test_rotary_attention_notices_order_and_bare_attention_does_not():
+    """One layer, the tokens before the last one in another order: without positions the last logits are the same sums
+    in another order, 1e-12 in float64; with turned queries and keys they are not."""
+    tokens = torch.tensor([[1, 2, 3, 4, 5, 6, 0]])
+    other = tokens[:, [3, 1, 5, 0, 4, 2, 6]]
+    bare = loud(make(n_layers=1, attention=CausalAttention, positions=no_positions))
+    torch.testing.assert_close(bare(tokens)[:, -1], bare(other)[:, -1], rtol=1e-12, atol=1e-12)
+    rotary = loud(make(n_layers=1, **ROTARY))
+    assert (rotary(tokens)[:, -1] - rotary(other)[:, -1]).abs().max() > 1e-3
+
+
+def test_no_positions_adds_nothing_and_learns_nothing():
+    """The slot is empty: no parameters, and the stream begins with the tokens' own vectors."""
+    model = make(**ROTARY)
+    assert list(model.positions.parameters()) == []
+    x = torch.randn(2, 5, C, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(no_positions(T, C)(x), x)
+    assert sum(p.numel() for p in model.parameters()) == sum(p.numel() for p in make().parameters()) - T * C
 
 
 def test_module_can_be_read_in_one_sitting():

@@ -1,9 +1,11 @@
 """Questions about a story, with their answers, and requests, with a checker that says whether one was obeyed.
 
-questions(story.state)[0]                       # Question(text="Where is Tom?", answer="In the cellar.")
-obeyed("Who has the lamp?", "Ann.", story.text) # Obedience(obeyed=False, why="the answer is 'Tom.', not 'Ann.'")
-obeyed("Write a sad story about Tom.", text)    # judged whole: hero, ending, and every sentence
-obeyed("List the objects.", "lamp, key.", story.text)
+    questions(story.state)[0]                            # Question(text="Where is Tom?", answer="In the cellar.")
+    obeyed("Who has the lamp?", "Ann.", story.text)      # Obedience(obeyed=False, why="the answer is 'Tom.', ...")
+    obeyed("List the objects.", "lamp, key.", story.text)
+    obeyed("Write a sad story about Tom.", response)     # judged whole: hero, ending, and every sentence
+
+Requests and responses are compared word by word: spaces do not count, nor does a line's end at the response's end.
 """
 
 from dataclasses import dataclass
@@ -11,15 +13,15 @@ from dataclasses import dataclass
 from shared.world.judge import judge
 from shared.world.people import Config
 from shared.world.state import State
-from shared.world.words import END, KIND, split
+from shared.world.words import END, FIRST_NAMES, KIND, LISTABLE, TONES, split
 from shared.world.writing import STORY, state
 
-ENDING_OF = {"happy": "happy", "sad": "sad", "mysterious": "open"}
+ENDING_OF = dict(zip(TONES, ("happy", "sad", "open"), strict=True))
 
 
 @dataclass(frozen=True)
 class Question:
-    """A question about a story, as the stories' own questions are put, and its right answer."""
+    """A question about a story, in the words of the stories' own questions, and its right answer."""
 
     text: str
     answer: str
@@ -34,7 +36,12 @@ class Obedience:
 
 
 def questions(story: State) -> list[Question]:
-    """Every question that can be asked of a story's state, in a fixed order."""
+    """The questions that can be asked of a story's state, in a fixed order; "Is Tom a baker?" with the true job alone.
+
+    Raises ValueError for a state that is none, or of a story cut off in its opening.
+    """
+    if story is None or not story.wish:
+        raise ValueError(f"{story!r} is no state of a story whose opening has been told")
     called = {agent.word: agent.word if agent.person else f"the {agent.word}" for agent in story.agents.values()}
     asked = [Question(f"Where is {called[agent.word]}?", f"In the {agent.place}.") for agent in story.agents.values()]
     for thing in story.things.values():
@@ -57,45 +64,45 @@ def questions(story: State) -> list[Question]:
 
 
 def obeyed(request: str, response: str, story: str = "", config: Config = STORY) -> Obedience:
-    """Whether a response does what a request asks, a line's end at the response's end or not.
+    """Whether a response does what a request asks.
 
-    request: a question or a list about `story`, the text it is asked of; or "Write a happy story about Tom.".
-    Raises ValueError for a request of no known form, or a `story` that is none.
+    request: a question, or "List the objects." (people, places), about `story`, the text it is asked of; or "Write a
+    happy story about Tom." (sad, mysterious). Raises ValueError for a request of no such form or about nobody in the
+    story, and for a `story` that is none or that the world cannot write.
     """
-    words = split(request)
-    if words[:2] == ["Write", "a"] and words[3:5] == ["story", "about"] and words[2] in ENDING_OF and len(words) == 7:
-        return _wrote(response, words[2], words[5], config)
-    now = state(story, config) if story else None
+    asked, given = split(request), split(response.rstrip(END))
+    match asked:
+        case ["Write", "a", tone, "story", "about", hero, "."] if tone in ENDING_OF and hero in FIRST_NAMES:
+            return _wrote(given, response, tone, hero, config)
+    now = state(story, config)
     if now is None or not now.wish:
-        raise ValueError(f"{request!r} is asked of a story, and {story[:40]!r} is none")
-    if words[:2] == ["List", "the"] and len(words) == 4 and words[2] in ("people", "objects", "places"):
-        return _listed(response, words[2], now, story)
-    return _answered(request, response, now)
+        raise ValueError(f"{request!r} is asked of a story, and {story[:40]!r} is none whose opening was told")
+    match asked:
+        case ["List", "the", what, "."] if what in LISTABLE:
+            return _listed(given, what, now, story)
+        case ["Is", name, "a", job, "?"] if name in [agent.word for agent in now.people] and KIND.get(job) == "job":
+            return _answered(given, "yes." if now.agents[name].person.job == job else "no.")
+    for question in questions(now):
+        if split(question.text) == asked:
+            return _answered(given, question.answer)
+    raise ValueError(f"{request!r} is no request that this story allows; one is {questions(now)[0].text!r}")
 
 
-def _answered(request: str, response: str, now: State) -> Obedience:
-    right = {question.text: question.answer for question in questions(now)}
-    words = split(request)
-    if words[0] == "Is" and len(words) == 5 and words[1] in now.agents and KIND.get(words[3]) == "job":
-        right[request] = "yes." if now.agents[words[1]].person.job == words[3] else "no."
-    if request not in right:
-        raise ValueError(f"{request!r} is no question of this story; one is {next(iter(right))!r}")
-    answer = response.rstrip(END)
-    if answer == right[request]:
+def _answered(given: list[str], answer: str) -> Obedience:
+    if given == split(answer):
         return Obedience(True)
-    return Obedience(False, f"the answer is {right[request]!r}, not {answer!r}")
+    return Obedience(False, f"the answer is {answer!r}, not {' '.join(given)!r}")
 
 
-def _listed(response: str, what: str, now: State, story: str) -> Obedience:
+def _listed(given: list[str], what: str, now: State, story: str) -> Obedience:
     wanted = {
         "people": {agent.word for agent in now.people},
         "objects": set(now.things),
         "places": {word for word in split(story) if KIND.get(word) == "place"},
     }[what]
-    *words, last = split(response.rstrip(END)) or [""]
-    if last != "." or any((word == ",") != (i % 2 == 1) for i, word in enumerate(words)):
-        return Obedience(False, f"{response!r} is no list: words with commas between them and a full stop")
-    listed = words[::2]
+    listed, signs = given[::2], given[1::2]
+    if len(listed) != len(signs) or signs[:-1] != [","] * (len(signs) - 1) or signs[-1:] != ["."]:
+        return Obedience(False, f"{' '.join(given)!r} is no list: words with commas between them and a full stop")
     if missing := wanted - set(listed):
         return Obedience(False, f"missing: {', '.join(sorted(missing))}")
     if strange := [word for i, word in enumerate(listed) if word not in wanted or word in listed[:i]]:
@@ -103,17 +110,16 @@ def _listed(response: str, what: str, now: State, story: str) -> Obedience:
     return Obedience(True)
 
 
-def _wrote(response: str, tone: str, hero: str, config: Config) -> Obedience:
-    if not split(response):
+def _wrote(given: list[str], response: str, tone: str, hero: str, config: Config) -> Obedience:
+    if not given:
         return Obedience(False, "nothing was written")
-    judgement = judge(response, config)
-    document = judgement.documents[0]
-    if document.kind != "story" or len(judgement.documents) > 1:
-        kinds = ", ".join(each.kind or "nothing known" for each in judgement.documents)
+    judgement = judge(response.rstrip(END) + END, config)
+    if [document.kind for document in judgement.documents] != ["story"]:
+        kinds = ", ".join(document.kind or "nothing known" for document in judgement.documents)
         return Obedience(False, f"not one story but: {kinds}")
     if not judgement.flawless:
         return Obedience(False, str(judgement).split("\n")[0])
-    told = document.body.state
+    told = judgement.documents[0].body.state
     if told.hero.word != hero:
         return Obedience(False, f"the story is about {told.hero.word}, not {hero}")
     if told.ending != ENDING_OF[tone]:

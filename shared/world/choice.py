@@ -65,5 +65,22 @@ def but(word: str, words: tuple[str, ...], rule: str) -> Choice:
     return even(tuple(each for each in words if each != word), words, rule)
 
 
+class Reading:
+    """A voice that has the words already: whatever is said to it, it picks its own next word."""
+
+    def say(self, words: str) -> None:
+        """Pick each of the words."""
+        for word in words.split(" "):
+            self.pick(fixed(word))
+
+    def tell(self, word: str | None, kind: str, rule: str) -> str:
+        """Pick where one word of a kind is true."""
+        return self.pick(told(word, kind, rule))
+
+
+class Ended(Exception):  # noqa: N818  not an error of the program
+    """Raised by a voice that reads when it has no more words."""
+
+
 class Lost(Exception):  # noqa: N818  not an error of the program
     """Raised by a sentence that goes on from something that cannot be, so that nobody can say what comes next."""

@@ -1,6 +1,6 @@
 """The story world's other documents: facts to memorise, sums, a dialect of code, lists of requests.
 
-Each has, as a story has, a choice of its first word (`start`), `sentence()` and `over`; `Document` joins the kinds.
+Each is told as a `Tale` is, a `sentence()` at a time until it is `over`; `Document` joins the kinds.
 """
 
 import functools
@@ -10,7 +10,7 @@ from typing import ClassVar
 from shared.world import words as w
 from shared.world.choice import Choice, Lost, Voice, even
 from shared.world.people import SCALE, World
-from shared.world.tales import Story
+from shared.world.tales import Tale
 
 LARGEST, MOST_LINES = 49, 6  # the largest number in a sum; the most assignments in a program
 
@@ -21,7 +21,8 @@ class Facts:
     GENERAL: ClassVar = {"A": 5, "All": 2, "capital": 1}  # in a hundred sentences
 
     def __init__(self, world: World, voice: Voice):
-        self.world, self.voice, self.over = world, voice, False
+        self.world, self.over = world, False
+        self.say, self.tell, self.pick = voice.say, voice.tell, voice.pick
 
     @staticmethod
     @functools.cache
@@ -37,63 +38,61 @@ class Facts:
         return Choice(tuple(weights), tuple(weights.values()))
 
     def sentence(self, first: str | None = None) -> None:
-        """The next sentence, or the end."""
-        word = first or self.voice.pick(self.starts(self.world, True))
+        """Tell the next sentence, or the end."""
+        word = first or self.pick(self.starts(self.world, True))
         if word == w.END:
             self.over = True
             return
         if word == "A":
             self._kind()
         elif word == "All":
-            plural = self.voice.pick(even(w.PLURALS))
-            self.voice.say("are made of")
-            self.voice.tell(w.MATERIAL_OF[w.SINGULAR[plural]], "material", "fact")
+            plural = self.pick(even([w.PLURAL[name] for name in self.world.lists["object"]]))
+            self.say("are made of")
+            self.tell(w.MATERIAL_OF[w.SINGULAR[plural]], "material", "fact")
         elif word in w.CAPITALS:
-            self.voice.say("is the capital of")
-            self.voice.tell(w.COUNTRY_OF[word], "country", "fact")
+            self.say("is the capital of")
+            self.tell(w.COUNTRY_OF[word], "country", "fact")
         else:
             self._person(word)
-        self.voice.say(".")
+        self.say(".")
 
     def _person(self, first):
-        person = self.world.person(first, self.voice.pick(self.world.last_name(first)))
-        verb = self.voice.pick(PERSON_VERBS)
+        person = self.world.person(first, self.pick(self.world.last_name(first)))
+        verb = self.pick(PERSON_VERBS)
         if verb == "is":
-            self.voice.say("a")
-            self.voice.tell(person.noun, "noun", "fact")
+            self.say("a")
+            self.tell(person.noun, "noun", "fact")
         elif verb == "works":
-            self.voice.say("as a")
-            self.voice.tell(person.job, "job", "fact")
+            self.say("as a")
+            self.tell(person.job, "job", "fact")
         elif verb == "likes":
-            self.voice.tell(person.food, "food", "fact")
+            self.tell(person.food, "food", "fact")
         else:
-            self.voice.say("from")
-            self.voice.tell(person.town, "town", "fact")
+            self.say("from")
+            self.tell(person.town, "town", "fact")
 
     def _kind(self):
-        word = self.voice.pick(A_KIND)
+        lists = self.world.lists
+        word = self.pick(even((*lists["job"], *lists["animal"], *lists["object"], "boy", "girl")))
         kind = w.KIND[word]
         if kind == "object":
-            self.voice.say("is made of")
-            self.voice.tell(w.MATERIAL_OF[word], "material", "fact")
+            self.say("is made of")
+            self.tell(w.MATERIAL_OF[word], "material", "fact")
             return
-        self.voice.say("is")
-        article = self.voice.pick(
-            even(("an",) if word in w.GROWN_ANIMALS + w.OTHER_ANIMALS else ("a",), ("a", "an"), "fact")
-        )
-        if article == "an":
-            self.voice.say("animal")
+        self.say("is")
+        grown = kind == "animal" and word not in w.GROWN_UP
+        if self.pick(even(("an",) if grown else ("a",), ("a", "an"), "article")) == "an":
+            self.say("animal")
         elif kind == "job":
-            self.voice.say("person")
+            self.say("person")
         elif word in w.GROWN_UP:
-            self.voice.say("young")
-            self.voice.tell(w.GROWN_UP[word], w.KIND[w.GROWN_UP[word]], "fact")
+            self.say("young")
+            self.tell(w.GROWN_UP[word], w.KIND[w.GROWN_UP[word]], "fact")
         else:
             raise Lost("an animal is not a ...")
 
 
 PERSON_VERBS = even(("is", "works", "likes", "comes"))
-A_KIND = even((*w.JOBS, *w.ANIMALS, *w.OBJECTS, "boy", "girl"))
 
 
 class Sums:
@@ -103,26 +102,25 @@ class Sums:
 
     def __init__(self, world: World, voice: Voice):
         self.voice, self.over, self.done = voice, False, False
+        self.say, self.tell, self.pick = voice.say, voice.tell, voice.pick
 
     def sentence(self, first: str | None = None) -> None:
-        """The sum, then the end."""
+        """Tell the sum, then the end."""
         if self.done:
-            self.voice.say(w.END)
+            self.say(w.END)
             self.over = True
             return
         self.done = True
-        first = first or self.voice.pick(self.start)
+        first = first or self.pick(self.start)
         digits = first in w.DIGITS
         plus, minus, equals = ("+", "-", "=") if digits else ("plus", "minus", "is")
-        numbers = [spoken(n, digits) for n in range(LARGEST + 1)]
-        *a, sign = one_of(self.voice, [(*number, sign) for number in numbers for sign in (plus, minus)], first)
-        a = numbers.index(tuple(a))
+        numbers = {spoken(n, digits): n for n in range(LARGEST + 1)}
+        *a, sign = one_of(self.voice, [(*number, sign) for number in numbers for sign in (plus, minus)], "sum", first)
+        a = numbers[tuple(a)]
         most = LARGEST if sign == plus else a
-        *b, _ = one_of(self.voice, [(*number, equals) for number in numbers[: most + 1]])
-        b = numbers.index(tuple(b))
-        for word in spoken(a + b if sign == plus else a - b, digits):
-            self.voice.tell(word, w.KIND[word], "sum")
-        self.voice.say(".")
+        *b, _ = one_of(self.voice, [(*number, equals) for number, n in numbers.items() if n <= most], "negative")
+        b = numbers[tuple(b)]
+        number_and_stop(self.voice, spoken(a + b if sign == plus else a - b, digits), "sum")
 
 
 @functools.cache
@@ -136,15 +134,24 @@ def spoken(number: int, digits: bool) -> tuple[str, ...]:
     return (w.TENS[tens - 2], w.UNITS[units]) if units else (w.TENS[tens - 2],)
 
 
-def one_of(voice: Voice, phrases: list[tuple[str, ...]], first: str | None = None) -> tuple[str, ...]:
-    """One of the phrases, word by word, all alike but for the first word, which may be given; none begins another."""
-    said = []
-    while len(phrases) > 1 or len(said) < len(phrases[0]):
-        counts = Counter(phrase[len(said)] for phrase in phrases)
-        word = (first if first and not said else None) or voice.pick(Choice(tuple(counts), tuple(counts.values())))
-        phrases = [phrase for phrase in phrases if phrase[len(said)] == word]
-        said.append(word)
-    return tuple(said)
+def one_of(voice: Voice, phrases: list[tuple[str, ...]], rule: str, first: str | None = None) -> tuple[str, ...]:
+    """One of the phrases, word by word, all alike but for a first word said already; none is another's beginning."""
+    said = (first,) if first else ()
+    while said not in phrases:
+        left = [phrase for phrase in phrases if phrase[: len(said)] == said]
+        if not left:
+            raise Lost("none of the phrases")
+        counts = Counter(phrase[len(said)] for phrase in left)
+        word = voice.pick(Choice(tuple(counts), tuple(counts.values()), (*w.DIGITS, *w.LISTS["number"]), rule))
+        said = (*said, word)
+    return said
+
+
+def number_and_stop(voice: Voice, words: tuple[str, ...], rule: str) -> None:
+    """A number that is known, and a full stop; a wrong one may be longer or shorter."""
+    expected, sayable = iter(words), (*w.LISTS[w.KIND[words[0]]], ".")
+    while voice.pick(even((next(expected, "."),), sayable, rule)) != ".":
+        pass
 
 
 class Code:
@@ -154,38 +161,42 @@ class Code:
 
     def __init__(self, world: World, voice: Voice):
         self.voice, self.over, self.done = voice, False, False
+        self.say, self.tell, self.pick = voice.say, voice.tell, voice.pick
         self.values: dict[str, int] = {}
         self.lines = 0
 
     def sentence(self, first: str | None = None) -> None:
-        """The next assignment, the printing, or the end."""
+        """Tell the next assignment, the printing, or the end."""
         if self.done:
-            self.voice.say(w.END)
+            self.say(w.END)
             self.over = True
-        elif (first or self.voice.pick(LINES[(self.lines > 0) + (self.lines == MOST_LINES)])) == "let":
+        elif (first or self.pick(self._let_or_print())) == "let":
             self.lines += 1
             self._let()
         else:
             self.done = True
-            value = self._value(self.voice.pick(even(tuple(self.values), w.VARIABLES, "defined")))
-            self.voice.say("=>")
-            for digit in spoken(value, True):
-                self.voice.tell(digit, "digit", "value")
-            self.voice.say(".")
+            value = self._value(self.pick(even(tuple(self.values), w.VARIABLES, "defined")))
+            self.say("=>")
+            number_and_stop(self.voice, spoken(value, True), "value")
+
+    def _let_or_print(self):
+        if self.lines == 0:
+            return even(("let",))
+        return even(("print",)) if self.lines == MOST_LINES else LET_OR_PRINT
 
     def _let(self):
-        name = self.voice.pick(even(w.VARIABLES))
-        self.voice.say("=")
-        what = self.voice.pick(even((*self.values, *w.DIGITS), (*w.VARIABLES, *w.DIGITS), "defined"))
+        name = self.pick(even(w.VARIABLES))
+        self.say("=")
+        what = self.pick(even((*self.values, *w.DIGITS), (*w.VARIABLES, *w.DIGITS), "defined"))
         if what in w.DIGITS:
             value = int(what)
         else:
             value = self._value(what)
-            if self.voice.pick(PLUS_OR_MINUS if value else even(("+",))) == "+":
-                value += int(self.voice.pick(even(w.DIGITS)))
+            if self.pick(PLUS_OR_MINUS if value else even(("+",), ("+", "-"), "negative")) == "+":
+                value += int(self.pick(even(w.DIGITS)))
             else:
-                value -= int(self.voice.pick(even(w.DIGITS[: value + 1], w.DIGITS, "negative")))
-        self.voice.say(";")
+                value -= int(self.pick(even(w.DIGITS[: value + 1], w.DIGITS, "negative")))
+        self.say(";")
         self.values[name] = value
 
     def _value(self, name):
@@ -194,7 +205,7 @@ class Code:
         return self.values[name]
 
 
-LINES = [even(("let",)), Choice(("let", "print"), (3, 1)), even(("print",))]
+LET_OR_PRINT = Choice(("let", "print"), (3, 1))
 PLUS_OR_MINUS = even(("+", "-"))
 
 
@@ -204,23 +215,24 @@ class Requests:
     start = Choice(("Write", "List"), (3, 1))
 
     def __init__(self, world: World, voice: Voice):
-        self.world, self.voice, self.over = world, voice, False
+        self.world, self.over = world, False
+        self.say, self.tell, self.pick = voice.say, voice.tell, voice.pick
 
     def sentence(self, first: str | None = None) -> None:
-        """The next request, or the end."""
-        word = first or self.voice.pick(REQUESTS)
+        """Tell the next request, or the end."""
+        word = first or self.pick(REQUESTS)
         if word == w.END:
             self.over = True
             return
         if word == "Write":
-            self.voice.say("a")
-            self.voice.pick(even(w.TONES))
-            self.voice.say("story about")
-            self.voice.pick(self.world.firsts)
+            self.say("a")
+            self.pick(even(w.TONES))
+            self.say("story about")
+            self.pick(self.world.firsts)
         else:
-            self.voice.say("the")
-            self.voice.pick(even(w.LISTABLE))
-        self.voice.say(".")
+            self.say("the")
+            self.pick(even(w.LISTABLE))
+        self.say(".")
 
 
 REQUESTS = Choice((w.END, "Write", "List"), (1, 3, 1))
@@ -229,37 +241,47 @@ REQUESTS = Choice((w.END, "Write", "List"), (1, 3, 1))
 class Document:
     """A document of any kind: the first word tells which. kind: its name in `Config`, "" before that word."""
 
-    KINDS: ClassVar = {"story": Story, "facts": Facts, "sums": Sums, "code": Code, "requests": Requests}
+    KINDS: ClassVar = {"story": Tale, "facts": Facts, "sums": Sums, "code": Code, "requests": Requests}
 
     def __init__(self, world: World, voice: Voice):
-        self.world, self.voice, self.kind, self.body = world, voice, "", None
+        self.world, self.voice = world, voice
+        self.kind, self.body = "", None
 
-    @staticmethod
-    @functools.cache
-    def start(world: World) -> Choice:
-        """The choice of a document's first word."""
-        weights = {}
-        for kind, body in Document.KINDS.items():
-            share = getattr(world.config, kind)
-            choice = body.start if kind != "facts" else Facts.starts(world, False)
-            if share:
-                weights |= {
-                    word: max(1, share * SCALE**2 * weight // choice.total)
-                    for word, weight in zip(choice.words, choice.weights, strict=True)
-                }
-        return Choice(tuple(weights), tuple(weights.values()))
+    @property
+    def over(self) -> bool:
+        """It is told to its end."""
+        return self.body is not None and self.body.over
 
-    def begin(self, first: str) -> None:
-        """Take the kind of document that begins with this word."""
+    @property
+    def opening(self) -> bool:
+        """What the rest speaks of has still to be introduced."""
+        return self.body is None or bool(getattr(self.body, "opening", None))
+
+    def sentence(self) -> None:
+        """Tell the next sentence, or the end."""
+        if self.body is not None:
+            self.body.sentence()
+            return
+        first = self.voice.pick(first_words(self.world))
         kinds = {"Once": "story", "let": "code", "Write": "requests", "List": "requests"}
         is_number = w.KIND[first] in ("digit", "number")
         self.kind = kinds.get(first, "sums" if is_number else "facts")
         self.body = self.KINDS[self.kind](self.world, self.voice)
-
-    def tell(self) -> None:
-        """The whole document."""
-        first = self.voice.pick(self.start(self.world))
-        self.begin(first)
         self.body.sentence(first)
-        while not self.body.over:
-            self.body.sentence()
+
+    def run(self) -> None:
+        """Tell it all."""
+        while not self.over:
+            self.sentence()
+
+
+@functools.cache
+def first_words(world: World) -> Choice:
+    """The choice of a document's first word: each kind's own, times the kind's share."""
+    weights = {}
+    for kind, body in Document.KINDS.items():
+        start = Facts.starts(world, False) if kind == "facts" else body.start
+        if share := getattr(world.config, kind):
+            for word, weight in zip(start.words, start.weights, strict=True):
+                weights[word] = max(1, share * SCALE**2 * weight // start.total)
+    return Choice(tuple(weights), tuple(weights.values()))

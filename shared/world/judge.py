@@ -4,16 +4,17 @@
     judgement.consistent          # the share of its sentences that are
     print(judgement)              # a line for each sentence that is not, and why
 
-The judge reads with the grammar that writes (`tales`, `domains`). A word that is offered is right. One that could be
-said there but is not true breaks the rule of that place; the story goes on as if it were so. Any other ends the
-understanding of that sentence, and reading starts again after it.
+The judge reads with the grammar that writes (`tales`, `sheet`, `domains`). A word that is offered is right. One that
+could be said there but is not true breaks the rule of that place, and is heard out: who gives what they do not hold has
+given it. Any other word ends the understanding of that sentence, and reading starts again after its full stop. Spaces
+are not judged.
 """
 
 import functools
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
-from shared.world.choice import Choice, Lost, fixed, told
+from shared.world.choice import Choice, Ended, Lost, Reading
 from shared.world.domains import Document
 from shared.world.people import Config, World, world_of
 from shared.world.words import END, KIND, join, split
@@ -21,35 +22,40 @@ from shared.world.words import END, KIND, join, split
 RULES = {
     "known": "people are those whom the world knows, and the two in a story have different first names",
     "fact": "a person's age, job, home and favourite food, and what things are, never change",
+    "article": "an stands before old and before animal, a elsewhere",
     "kin": "what somebody is to the hero fits both their ages",
     "pronoun": "he, she and it, his and her go by the one they stand for",
     "twice": "the two things in a story differ in name and in colour",
     "hero": "the first one named is the one who wants something",
-    "subject": "who acted last is a pronoun, any other is named, a thing is not the subject twice running, "
-    "and the end comes after three to eight events",
-    "possible": "nobody finds a thing when none lies, gives or keeps one without any, or takes one that no other has",
+    "subject": "who acted last is called he, she or it, and others by name; no two sentences running are about a "
+    "thing; the end comes after three to eight events",
+    "possible": "one can find a thing if one lies, give, put or keep one if one has one, take one if another has one; "
+    "an animal has no food, job or home",
     "move": "one goes to another place than where one is",
     "free": "only what lies somewhere can be found",
     "holder": "only what one holds can be given, put away or kept, and it is taken from who holds it",
+    "held": "a thing that somebody holds is with them, any other is in a place",
     "self": "nobody gives a thing to themselves",
     "place": "who or what is in a place stays there until moved",
     "colour": "a thing keeps its colour",
-    "mood": "who is given a thing is glad, who loses one is cross, as is the hero in the end with or without the wish",
-    "ending": "the hero has what was wanted in the end if it was got, and is without it if not",
+    "mood": "who is given a thing is glad, who loses one is cross; the hero ends glad with the wish, cross without it",
+    "ending": "in the end the hero has what was wanted, or is without it, as it was",
     "wish": "what was wanted stays the same, and only the hero wants something",
     "sum": "a sum comes out right",
     "defined": "a variable has a value before it is used",
-    "negative": "no value falls below zero",
+    "negative": "nothing falls below zero, and nothing is taken from zero",
     "value": "what is printed is the variable's value",
-    "stranger": "only those are spoken of who were introduced",
+    "stranger": "nobody and nothing is spoken of that was not introduced",
     "grammar": "a sentence has one of the forms of the grammar",
-    "opening": "a document whose opening cannot be followed cannot be judged",
+    "opening": "what follows an opening that cannot be understood cannot be judged",
 }
+SENTENCE_ENDS = (".", "?", ";")
+INTRODUCED = ("first name", "last name", "animal", "object")  # kinds of words for those who can be strangers
 
 
 @dataclass(frozen=True)
 class Breach:
-    """A broken rule. at: the word's number in the text. expected: some of the words that were right there."""
+    """A broken rule. at: the word's number in the text. expected: the words that were right there."""
 
     rule: str
     at: int
@@ -57,13 +63,13 @@ class Breach:
     expected: tuple[str, ...]
 
     def __str__(self):
-        right = ", ".join(map(repr, self.expected))
-        return f"{self.rule}: word {self.at} is {self.found!r}, right was {right or 'nothing'} ({RULES[self.rule]})"
+        some = ", ".join(map(repr, self.expected[:5])) + (", ..." if len(self.expected) > 5 else "")
+        return f"{self.rule}: word {self.at} is {self.found!r}, right was {some or 'nothing'} ({RULES[self.rule]})"
 
 
 @dataclass
 class Sentence:
-    """A sentence, or a line's end. start: the number of its first word. finished: not cut off by the text's end."""
+    """A sentence, or a line's end that comes too early. start: the number of its first word. finished: not cut off."""
 
     start: int
     text: str = ""
@@ -72,8 +78,8 @@ class Sentence:
 
     @property
     def grammatical(self) -> bool:
-        """It has one of the forms of the grammar."""
-        return not any(breach.rule in ("grammar", "opening") for breach in self.breaches)
+        """It was understood to its end: it has one of the forms of the grammar, and speaks of nobody unknown."""
+        return not any(breach.rule in ("grammar", "stranger", "opening") for breach in self.breaches)
 
     @property
     def consistent(self) -> bool:
@@ -83,7 +89,7 @@ class Sentence:
 
 @dataclass
 class Judgement:
-    """What the judge found. finished: the text ends where a document does. documents: each one's kind."""
+    """What the judge found. sentences: in order. documents: as they stand at their ends."""
 
     sentences: list[Sentence]
     documents: list[Document]
@@ -91,12 +97,13 @@ class Judgement:
     @property
     def finished(self) -> bool:
         """The last document is complete."""
-        return bool(self.documents) and self.documents[-1].body is not None and self.documents[-1].body.over
+        return self.documents[-1].over
 
     @property
     def flawless(self) -> bool:
-        """Every sentence is consistent, and the text is finished."""
-        return self.finished and all(sentence.consistent for sentence in self.sentences)
+        """Every sentence is consistent, and every document is complete."""
+        complete = all(document.over for document in self.documents)
+        return complete and all(sentence.consistent for sentence in self.sentences)
 
     @property
     def consistent(self) -> float:
@@ -114,122 +121,96 @@ class Judgement:
 
 
 def judge(text: str, config: Config | None = None) -> Judgement:
-    """Judge a text of any kinds of documents. config: the world whose people it speaks of, the default world's if None.
+    """Judge a text of documents of any kinds, with questions or without.
 
-    Raises ValueError for a text without words.
+    config: the world whose people and lists it speaks of; the default world's if None. Raises ValueError for a text
+    without words.
     """
     words = split(text)
     if not words:
         raise ValueError("there is no word to judge")
-    listener = _Listener(words)
-    documents = []
+    world, listener, documents = _all_kinds(config or Config()), _Listener(words), []
     while listener.at < len(words):
-        documents.append(Document(world_of(config or Config()), listener))
-        _hear(listener, documents[-1])
+        documents.append(Document(world, listener))
+        try:
+            _hear(listener, documents[-1])
+        except Ended:
+            listener.end()
     return Judgement(listener.sentences, documents)
+
+
+@functools.cache
+def _all_kinds(config: Config) -> World:
+    """The same people and lists, in a world that writes everything."""
+    return world_of(replace(config, story=1, facts=1, sums=1, code=1, requests=1, questions=1))
 
 
 def _hear(listener: "_Listener", document: Document) -> None:
     """One document, from where the listener stands."""
-    try:
+    while not document.over:
         listener.begin()
-        first = listener.pick(_openings(document.world))
-        document.begin(first)
-        document.body.sentence(first)
+        try:
+            document.sentence()
+        except Lost:
+            if document.opening or listener.here == END:
+                listener.give_up()
+                return
+            listener.skip()
         listener.end()
-        while not document.body.over:
-            _hear_sentence(listener, document)
-    except Lost:  # in the opening: who and what the rest speaks of is not known
-        listener.skip()
-        listener.give_up()
-    except _Ended:
-        listener.end(finished=False)
 
 
-def _hear_sentence(listener: "_Listener", document: Document) -> None:
-    opening = bool(getattr(document.body, "opening", None))
-    listener.begin()
-    try:
-        document.body.sentence()
-    except Lost:
-        if opening or listener.here == END:
-            raise
-        listener.skip()
-    listener.end()
-
-
-@functools.cache
-def _openings(world: World) -> Choice:
-    """The first words of documents of every kind, also of those that the configuration leaves out."""
-    every = replace(world.config, story=1, facts=1, sums=1, code=1, requests=1)
-    return Document.start(world_of(every))
-
-
-class _Ended(Exception):  # noqa: N818  the text has no more words
-    pass
-
-
-class _Listener:
+class _Listener(Reading):
     """The voice that has the words already and notes which of them are wrong."""
 
     def __init__(self, words: list[str]):
         self.words, self.at = words, 0
         self.sentences: list[Sentence] = []
 
-    def say(self, words):
-        for word in words.split(" "):
-            self.pick(fixed(word))
+    @property
+    def here(self) -> str:
+        """The next word; "" where there is none."""
+        return self.words[self.at] if self.at < len(self.words) else ""
 
-    def tell(self, word, kind, rule):
-        return self.pick(told(word, kind, rule))
-
-    def pick(self, choice):
+    def pick(self, choice: Choice) -> str:
+        """The next word, right or wrong; raises Lost if it could not be said here."""
         if self.at == len(self.words):
-            raise _Ended
+            raise Ended
         word = self.here
         if word in choice.words:
             self.at += 1
             return word
-        kinds = {KIND[each] for each in (*choice.words, *choice.among)}
-        if word in choice.among:
-            rule = choice.rule
-        elif KIND.get(word) in kinds - {"word", "sign"}:
-            rule = "stranger"
-        else:
-            rule = "grammar"
-        self.sentences[-1].breaches.append(Breach(rule, self.at, word, tuple(choice.words[:5])))
-        if word not in choice.among:
+        sayable = word in choice.among
+        rule = choice.rule if sayable else "stranger" if _is_stranger(word, choice) else "grammar"
+        self.sentences[-1].breaches.append(Breach(rule, self.at, word, tuple(choice.words)))
+        if not sayable:
             raise Lost(word)
         self.at += 1
         return word
 
-    @property
-    def here(self) -> str:
-        """The next word."""
-        return self.words[self.at]
-
-    def begin(self):
+    def begin(self) -> None:
         """A sentence begins here."""
         self.sentences.append(Sentence(self.at))
 
-    def end(self, finished=True):
-        """It ends before here; a line's end, and nothing at all, are no sentences."""
+    def end(self) -> None:
+        """It ends before here. A line's end where one belongs, and nothing at all, are no sentences."""
         sentence = self.sentences[-1]
-        sentence.text, sentence.finished = join(self.words[sentence.start : self.at]).strip(), finished
+        words = self.words[sentence.start : self.at]
+        sentence.text, sentence.finished = join(words).strip(), words[-1:] != [] and words[-1] in SENTENCE_ENDS
         if not sentence.text and not sentence.breaches:
             self.sentences.pop()
 
-    def skip(self):
-        """Go on behind the sentence's end, or before the line's end."""
-        while self.at < len(self.words) and self.here != END:
+    def skip(self) -> None:
+        """Go on behind the sentence's end, or before the line's."""
+        while self.here not in ("", END):
             self.at += 1
             if self.words[self.at - 1] in SENTENCE_ENDS:
                 return
 
-    def give_up(self):
-        """Call every further sentence of this document one that cannot be judged."""
+    def give_up(self) -> None:
+        """Skip this sentence, and call each further one of this document one that cannot be judged."""
+        self.skip()
         self.end()
-        while self.at < len(self.words) and self.here != END:
+        while self.here not in ("", END):
             self.begin()
             self.sentences[-1].breaches.append(Breach("opening", self.at, self.here, ()))
             self.skip()
@@ -237,7 +218,10 @@ class _Listener:
         self.at += 1
 
 
-SENTENCE_ENDS = (".", "?", ";")
+def _is_stranger(word: str, choice: Choice) -> bool:
+    """It is a name where another of its kind belongs."""
+    kind = KIND.get(word)
+    return kind in INTRODUCED and any(KIND[each] == kind for each in (*choice.words, *choice.among))
 
 
 def _share(flags: Iterable[bool]) -> float:

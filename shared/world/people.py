@@ -44,25 +44,33 @@ class Config:
     places: int = 40
     seed: int = 0
 
+    # the kinds of documents, and the smallest sizes
     KINDS: ClassVar = ("story", "facts", "sums", "code", "requests")
     LEAST: ClassVar = {
         "first_names": 2, "last_names": 1, "towns": 1, "jobs": 2, "foods": 1, "animals": 1, "objects": 2, "places": 2,
     }  # fmt: skip
 
     def __post_init__(self):
-        for name, least in self.LEAST.items():
-            most = len(LISTS[name[:-1].replace("_", " ")])
-            if not least <= getattr(self, name) <= most:
-                raise ValueError(f"{name} is {getattr(self, name)}: expected {least} to {most}")
-        shares = {kind: getattr(self, kind) for kind in self.KINDS}
-        if min(shares.values()) < 0 or not any(shares.values()):
-            raise ValueError(f"the shares are {shares}: expected whole numbers from 0 up, not all 0")
-        if not 0 <= self.questions < 1000:
-            raise ValueError(f"questions is {self.questions}: expected a number in a thousand, 0 to 999")
-        if not 2 <= self.people <= (most := self.first_names * self.last_names // 2):
-            raise ValueError(f"people is {self.people}: expected 2 to {most}, half of what the names allow")
+        bounds = {name: (least, len(LISTS[_kind(name)])) for name, least in self.LEAST.items()}
+        bounds |= {kind: (0, 1000) for kind in self.KINDS}
+        bounds |= {"questions": (0, 999), "seed": (0, 2**63)}
+        for name, (least, most) in bounds.items():
+            self._check(name, least, most)
+        self._check("people", 2, max(2, self.first_names * self.last_names // 2))  # half of what the names allow
+        if not any(getattr(self, kind) for kind in self.KINDS):
+            raise ValueError("all shares are 0: a world has documents of some kind")
         if not 0 <= self.exponent <= 2:
             raise ValueError(f"exponent is {self.exponent}: expected 0 (all alike) to 2")
+
+    def _check(self, name, least, most):
+        value = getattr(self, name)
+        if not isinstance(value, int) or not least <= value <= most:
+            raise ValueError(f"{name} is {value!r}: expected a whole number from {least} to {most}")
+
+
+def _kind(size: str) -> str:
+    """The list whose size a configuration's number is: "first_names" is that of "first name"."""
+    return size[:-1].replace("_", " ")
 
 
 class Person(NamedTuple):
@@ -90,11 +98,10 @@ class World:
 
     def __init__(self, config: Config):
         self.config = config
-        sizes = {name[:-1].replace("_", " "): getattr(config, name) for name in config.LEAST}
+        sizes = {_kind(name): getattr(config, name) for name in config.LEAST}
         self.lists = {kind: tuple(words[: sizes.get(kind)]) for kind, words in LISTS.items()}
         self.people: dict[tuple[str, str], Person] = {}
-        random = Random(config.seed).random
-        self._draw_people(lambda kind: self.lists[kind][int(random() * len(self.lists[kind]))], random)
+        self._draw_people(Random(config.seed).random)
         by_first: dict[str, dict[str, int]] = {}
         for rank, (first, last) in enumerate(self.people, 1):
             by_first.setdefault(first, {})[last] = max(1, round(SCALE * rank**-config.exponent))
@@ -106,12 +113,16 @@ class World:
         }
         self.places, self.animals, self.objects = (even(self.lists[kind]) for kind in ("place", "animal", "object"))
 
-    def _draw_people(self, draw, random) -> None:
+    def _draw_people(self, random):
+        def draw(kind):
+            return self.lists[kind][int(random() * len(self.lists[kind]))]
+
         while len(self.people) < self.config.people:
             first, last = draw("first name"), draw("last name")
             age = "young" if random() < 0.5 else "old"
             facts = age, draw("job"), draw("town"), draw("food")
-            if (first, last) not in self.people:
+            second_of_its_name = len(self.people) == 1 and first in next(iter(self.people))
+            if (first, last) not in self.people and not second_of_its_name:  # a story needs two different first names
                 self.people[first, last] = Person(first, last, gender(first), *facts)
 
     @functools.cache  # noqa: B019  worlds are few and are kept

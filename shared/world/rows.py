@@ -15,7 +15,7 @@ from shared.world.writing import STORY, documents, nats, offers
 
 def rows(context: int, seed: int, config: Config = STORY) -> Iterator[torch.Tensor]:
     """Endless rows of context + 1 ids, int64. Each begins with a line's end and a new document, and is filled up with
-    further documents, of which the last is cut off. The next row begins with fresh ones."""
+    further documents, of which the last is cut off. The next row begins with new documents."""
     stream = documents(seed, config)
     while True:
         row = [ID[END]]
@@ -39,6 +39,8 @@ def true_distributions(ids: torch.Tensor, config: Config = STORY) -> torch.Tenso
 
     Returns (context, vocabulary) float64. Raises ValueError for a row that the world cannot write.
     """
+    if ids[0] != ID[END]:
+        raise ValueError(f"the row begins with {VOCABULARY[ids[0]]!r}: expected a line's end")
     result = torch.zeros(len(ids), len(VOCABULARY), dtype=torch.float64)
     for at, choice in enumerate(offers(decode(ids[1:].tolist()), config)):
         for word, probability in choice.probabilities.items():
@@ -54,4 +56,4 @@ def kl(logits: torch.Tensor, ids: torch.Tensor, config: Config = STORY) -> torch
     """
     log_q = logits.double().log_softmax(-1)
     true = torch.stack([true_distributions(row, config) for row in ids])
-    return (torch.special.xlogy(true, true) - true * log_q).sum(-1)
+    return torch.where(true > 0, true * (true.log() - log_q), 0.0).sum(-1)

@@ -18,7 +18,7 @@ class Agent:
 
 @dataclass(slots=True)
 class Thing:
-    """An object. It lies in `place`, or `holder` has it and `place` is None."""
+    """An object. It lies in `place`, or `holder` has it, and then `place` is None."""
 
     word: str
     colour: str
@@ -35,14 +35,13 @@ class Thing:
 class State:
     """How things stand in a story. agents, things: by word, in order of entry. people: the agents who are no animal.
 
-    kin: what the second one is to the hero. ending: "happy", "sad", "open", or "" before it is told.
+    wish: the thing that the hero wants. ending: "happy", "sad", "open", or "" before it is told.
     """
 
     agents: dict[str, Agent] = field(default_factory=dict)
     people: list[Agent] = field(default_factory=list)
     animal: Agent | None = None
     things: dict[str, Thing] = field(default_factory=dict)
-    kin: str = ""
     wish: str = ""
     ending: str = ""
 

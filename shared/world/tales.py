@@ -1,9 +1,8 @@
 """The grammar of the story world's stories: which words may come next, how likely, and what they change.
 
-A sentence is a generator. It yields either a string, words that stand there in any case, or a `Choice`, words of which
-one is to be sent back. Who sends it decides what the generator does: sent words drawn by their weights it writes a
-text, sent a text's own words it reads one. A `Choice` also knows what else a speaker could say there and which rule
-that would break, and so `shared.world.judge` judges with the same grammar.
+A tale is told to a voice, sentence by sentence. It says words that stand there in any case, tells the one that is true
+there, and has the voice pick where there are several. A voice that draws by the weights writes a text, one that has a
+text's words already reads it (`writing`), and one that also minds what is true judges it (`judge`).
 
 The laws of a story. Two people and an animal are somewhere; each of two things lies in a place or is held by one of
 the three. Who finds, puts, gives or takes a thing goes where the thing, the place or the other one is. Only what lies
@@ -24,75 +23,79 @@ FEWEST_EVENTS, MOST_EVENTS = 3, 8
 ADVERBS, ENDINGS, PRONOUNS = ("Then", "Later", "Soon"), ("In", "Nobody"), ("he", "she", "it")
 
 
-class Story:
-    """One story as it is told: `sentence()` gives the generators of its sentences, in turn, until it is `over`."""
+class Tale:
+    """A story as it is told to a voice: each `sentence()` is the next one, until it is `over`."""
 
     start = even(("Once",))
 
     def __init__(self, world: World, voice: Voice):
         self.world, self.voice, self.state, self.over = world, voice, State(), False
+        self.say, self.tell, self.pick = voice.say, voice.tell, voice.pick
         self.last: Agent | None = None  # the subject of the sentence before
         self.events, self.asked = 0, False
         self.opening = [self._hero, self._other, self._animal, self._things, self._wish]
 
     def sentence(self, first: str | None = None) -> None:
-        """The next sentence; `first` is its first word if that was said already."""
+        """Tell the next sentence; `first` is its first word if that was said already."""
         if self.opening:
-            return self.opening.pop(0)(first)
-        return self._after() if self.state.ending else self._event()
+            self.opening[0](first)
+            del self.opening[0]
+        elif self.state.ending:
+            self._after()
+        else:
+            self._event()
 
     # the opening: five sentences of always the same length
 
     def _hero(self, first):
         if first is None:
-            self.voice.say("Once")
+            self.say("Once")
         person = self._name(self.world.firsts)
-        self.voice.say(",")
-        self.voice.pick(even(("an",) if person.age == "old" else ("a",), ("a", "an"), "fact"))
-        self.voice.tell(person.age, "age", "fact")
-        self.voice.tell(person.job, "job", "fact")
-        self.voice.say("from")
-        self.voice.tell(person.town, "town", "fact")
-        self.voice.say(", was in the")
-        self._enter(person, self.voice.pick(self.world.places))
-        self.voice.say(".")
+        self.say(",")
+        self.pick(even(("an",) if person.age == "old" else ("a",), ("a", "an"), "article"))
+        self.tell(person.age, "age", "fact")
+        self.tell(person.job, "job", "fact")
+        self.say("from")
+        self.tell(person.town, "town", "fact")
+        self.say(", was in the")
+        self._enter(person, self.pick(self.world.places))
+        self.say(".")
 
     def _other(self, _):
         hero = self.state.hero
         person = self._name(self.world.first_names_but(hero.word))
-        self.voice.say(",")
-        self.voice.tell({"m": "his", "f": "her"}[hero.person.gender], "owner", "pronoun")
-        self.state.kin = self.voice.pick(_kin(hero.person.age, person.age, person.gender))
-        self.voice.say(", was in the")
-        self._enter(person, self.voice.pick(self.world.places))
-        self.voice.say(".")
+        self.say(",")
+        self.tell({"m": "his", "f": "her"}[hero.person.gender], "owner", "pronoun")
+        self.pick(_kin(hero.person.age, person.age, person.gender))
+        self.say(", was in the")
+        self._enter(person, self.pick(self.world.places))
+        self.say(".")
 
     def _animal(self, _):
-        self.voice.say("A")
-        word = self.voice.pick(self.world.animals)
-        self.voice.say("was in the")
-        animal = self.state.agents[word] = Agent(word, "it", self.voice.pick(self.world.places))
-        self.state.animal = animal
-        self.voice.say(".")
+        self.say("A")
+        word = self.pick(self.world.animals)
+        self.say("was in the")
+        self.state.animal = self.state.agents[word] = Agent(word, "it", self.pick(self.world.places))
+        self.say(".")
 
     def _things(self, _):
-        self.voice.say("There was a")
+        self.say("There was a")
         one = self._lying(even(w.COLOURS), self.world.objects)
-        self.voice.say("and a")
+        self.say("and a")
         objects = but(one.word, self.world.lists["object"], "twice")
         self._lying(but(one.colour, tuple(w.COLOURS), "twice"), objects)
-        self.voice.say(".")
+        self.say(".")
 
     def _wish(self, _):
         self.last = self.state.hero
-        self.voice.tell(self.last.word, "first name", "hero")
-        self.voice.say("wanted the")
-        self.state.wish = self.voice.pick(even(tuple(self.state.things)))
-        self.voice.say(".")
+        self.tell(self.last.word, "first name", "hero")
+        self.say("wanted the")
+        self.state.wish = self.pick(even(tuple(self.state.things)))
+        self.say(".")
 
     def _name(self, firsts):
-        first = self.voice.pick(firsts)
-        last = self.voice.pick(self.world.last_name(first))
+        first = self.pick(firsts)
+        last = self.pick(self.world.last_name(first))
         return self.world.person(first, last)
 
     def _enter(self, person, place):
@@ -100,36 +103,38 @@ class Story:
         self.state.people.append(agent)
 
     def _lying(self, colours, objects):
-        colour = self.voice.pick(colours)
-        word = self.voice.pick(objects)
-        self.voice.say("in the")
-        thing = self.state.things[word] = Thing(word, colour, self.voice.pick(self.world.places))
+        colour = self.pick(colours)
+        word = self.pick(objects)
+        self.say("in the")
+        thing = self.state.things[word] = Thing(word, colour, self.pick(self.world.places))
         return thing
 
     # the events: who, what, and what it changes
 
     def _event(self):
-        first = self.voice.pick(self._beginnings())
+        first = self.pick(self._beginnings())
         if first in ENDINGS:
             self._end(first)
             return
         self.events += 1
-        if first in ADVERBS:
-            first = self.voice.pick(self._subjects())
-        if first.lower() in PRONOUNS:
-            subject = self.last
-        elif first.lower() != "the":
-            subject = self.state.agents[first]
+        subject = self._subject(self.pick(self._subjects()) if first in ADVERBS else first)
+        if isinstance(subject, Thing):
+            self.last = None
+            self._report(subject)
         else:
-            word = self.voice.pick(self._animals_and_things() if first == "The" else even((self.state.animal.word,)))
-            if word in self.state.things or word in w.COLOURS:
-                self._report(word)
-                return
-            subject = self.state.agents[word]
-        if subject is None:
-            raise Lost("a pronoun for nobody")
-        self._act(subject)
-        self.last = subject
+            self.last = subject
+            self._act(subject)
+
+    def _subject(self, first):
+        """Whom the sentence's first word, or the next one after "the", stands for."""
+        if first.lower() in PRONOUNS:
+            if self.last is None:
+                raise Lost("a pronoun for nobody")
+            return self.last
+        if first in self.state.agents:
+            return self.state.agents[first]
+        word = self.pick(self._animals_and_things() if first == "The" else even((self.state.animal.word,)))
+        return self.state.things.get(word) or self.state.agents[word]
 
     def _beginnings(self):
         words, weights = [], []
@@ -180,21 +185,21 @@ class Story:
         lying = [thing for thing in things if thing.holder is None]
         held = [thing for thing in things if thing.holder is subject]
         others = [thing for thing in things if thing.holder not in (None, subject)]
-        verb = self.voice.pick(_verbs(subject.person is not None, bool(lying), bool(held), bool(others)))
+        verb = self.pick(_verbs(subject.person is not None, bool(lying), bool(held), bool(others)))
         if verb in w.MOVES:
-            self.voice.say("to the")
-            subject.place = self.voice.pick(but(subject.place, self.world.lists["place"], "move"))
+            self.say("to the")
+            subject.place = self.pick(but(subject.place, self.world.lists["place"], "move"))
         elif verb in w.STAYS:
             self._here(subject)
         elif verb in w.FINDS:
             thing = self._thing(lying, "free")
-            self.voice.say("in the" if verb == "found" else "from the")
-            subject.place = self.voice.tell(thing.where, "place", "place")
+            self.say("in the" if verb == "found" else "from the")
+            subject.place = self.tell(thing.where, "place", "place")
             thing.holder, thing.place = subject, None
         elif verb in w.PUTS:
             thing = self._thing(held, "holder")
-            self.voice.say("in the")
-            subject.place = thing.place = self.voice.pick(self.world.places)
+            self.say("in the")
+            subject.place = thing.place = self.pick(self.world.places)
             thing.holder = None
         elif verb in w.GIVES:
             self._give(subject, held)
@@ -207,107 +212,105 @@ class Story:
         elif subject.person is None:
             raise Lost("an animal without facts")
         elif verb == "ate":
-            self.voice.tell(subject.person.food, "food", "fact")
+            self.tell(subject.person.food, "food", "fact")
             self._here(subject)
         elif verb == "worked":
-            self.voice.say("as a")
-            self.voice.tell(subject.person.job, "job", "fact")
+            self.say("as a")
+            self.tell(subject.person.job, "job", "fact")
             self._here(subject)
         else:
-            self.voice.say("of")
-            self.voice.tell(subject.person.town, "town", "fact")
-        self.voice.say(".")
+            self.say("of")
+            self.tell(subject.person.town, "town", "fact")
+        self.say(".")
 
     def _here(self, subject):
-        self.voice.say("in the")
-        self.voice.tell(subject.place, "place", "place")
+        self.say("in the")
+        self.tell(subject.place, "place", "place")
 
     def _give(self, giver, held):
         thing = self._thing(held, "holder")
-        self.voice.say("to")
+        self.say("to")
         receiver = self._agent([agent for agent in self.state.agents.values() if agent is not giver], "self")
-        self.voice.say("in the")
-        giver.place = self.voice.tell(receiver.place, "place", "place")
+        self.say("in the")
+        giver.place = self.tell(receiver.place, "place", "place")
         thing.holder, thing.place = receiver, None
         self._mood(receiver, "glad")
 
     def _take(self, taker, others):
         thing = self._thing(others, "holder")
-        self.voice.say("from")
+        self.say("from")
         owner = self._agent([thing.holder] if thing.holder else [], "holder")
-        self.voice.say("in the")
-        taker.place = self.voice.tell(owner.place, "place", "place")
+        self.say("in the")
+        taker.place = self.tell(owner.place, "place", "place")
         thing.holder, thing.place = taker, None
         self._mood(owner, "cross")
 
     def _mood(self, agent, kind):
-        if self.voice.pick(MOOD_OR_STOP) == ".":
+        if self.pick(MOOD_OR_STOP) == ".":
             return
-        self.voice.say("and")
-        self.voice.tell(agent.pronoun, "pronoun", "pronoun")
-        self.voice.say("was")
-        agent.mood = self.voice.pick(MOODS[kind])
-        self.voice.say(".")
+        self.say("and")
+        self.tell(agent.pronoun, "pronoun", "pronoun")
+        self.say("was")
+        agent.mood = self.pick(MOODS[kind])
+        self.say(".")
 
     def _thing(self, offered, rule):
         """ "the", and one of the things by its name or by colour and name."""
         things = self.state.things
-        self.voice.say("the")
+        self.say("the")
         words = [thing.word for thing in offered] + [thing.colour for thing in offered]
         sayable = (*things, *(thing.colour for thing in things.values()))
         weights = [3] * len(offered) + [1] * len(offered)
-        word = self.voice.pick(Choice(words, weights, sayable, rule))
+        word = self.pick(Choice(words, weights, sayable, rule))
         if word in things:
             return things[word]
         return self._coloured(word)
 
     def _coloured(self, colour):
-        true = next(thing.word for thing in self.state.things.values() if thing.colour == colour)
-        return self.state.things[self.voice.pick(even((true,), tuple(self.state.things), "colour"))]
+        true = tuple(thing.word for thing in self.state.things.values() if thing.colour == colour)
+        return self.state.things[self.pick(even(true, tuple(self.state.things), "colour"))]
 
     def _agent(self, offered, rule):
         """One of the agents as an object of the sentence."""
         names = [agent.word for agent in offered if agent.person]
         words = names + (["the"] if len(names) < len(offered) else [])
-        word = self.voice.pick(even(words, (*(agent.word for agent in self.state.people), "the"), rule))
+        word = self.pick(even(words, (*(agent.word for agent in self.state.people), "the"), rule))
         if word == "the":
-            word = self.voice.pick(even((self.state.animal.word,)))
+            word = self.pick(even((self.state.animal.word,)))
         return self.state.agents[word]
 
-    def _report(self, word):
-        self.last = None
-        thing = self.state.things[word]
-        self.voice.say("was")
-        if self.voice.pick(even(("with",) if thing.holder else ("in",), ("with", "in"), "place")) == "in":
-            self.voice.say("the")
-            self.voice.tell(thing.where, "place", "place")
+    def _report(self, thing):
+        self.say("was")
+        if self.pick(even(("with",) if thing.holder else ("in",), ("with", "in"), "held")) == "in":
+            self.say("the")
+            self.tell(thing.where, "place", "place")
         else:
             self._agent([thing.holder] if thing.holder else [], "holder")
-        self.voice.say(".")
+        self.say(".")
 
     # the ending, and questions after it
 
     def _end(self, first):
         hero, thing = self.state.hero, self.state.things[self.state.wish]
         if first == "Nobody":
-            self.voice.say("knows what happened next .")
+            self.say("knows what happened next .")
             self.state.ending = "open"
             return
-        self.voice.say("the end the")
-        self.voice.tell(hero.person.noun, "noun", "fact")
-        if self.voice.pick(even(("had",) if thing.holder is hero else ("was",), ("had", "was"), "ending")) == "had":
-            self.voice.say("the")
-            self.voice.tell(thing.word, "object", "wish")
-            self.voice.say("and was")
-            self.state.ending, hero.mood = "happy", self.voice.pick(MOODS["glad"])
+        self.say("the end the")
+        self.tell(hero.person.noun, "noun", "fact")
+        if self.pick(even(("had",) if thing.holder is hero else ("was",), ("had", "was"), "ending")) == "had":
+            self.say("the")
+            self.tell(thing.word, "object", "wish")
+            self.say("and was")
+            self.state.ending, hero.mood = "happy", self.pick(MOODS["glad"])
         else:
-            self.state.ending, hero.mood = "sad", self.voice.pick(MOODS["cross"])
-            self.voice.say("without the")
-            self.voice.tell(thing.word, "object", "wish")
-        self.voice.say(".")
+            self.state.ending, hero.mood = "sad", self.pick(MOODS["cross"])
+            self.say("without the")
+            self.tell(thing.word, "object", "wish")
+        self.say(".")
 
     def _after(self):
-        word = self.voice.pick(_after(self.world.config.questions, self.asked))
+        word = self.pick(_end_or_question(self.world.config.questions, self.asked))
         if word == w.END:
             self.over = True
             return
@@ -339,7 +342,7 @@ def _verbs(is_person: bool, lying: bool, holds: bool, others_hold: bool) -> Choi
 
 
 @functools.cache
-def _after(questions: int, asked: bool) -> Choice:
+def _end_or_question(questions: int, asked: bool) -> Choice:
     """The end of the document, or a first or further question. questions: of a thousand stories, how many have one."""
     going_on = 600 if asked else questions
     words = [w.END, *QUESTIONS] if going_on else [w.END]

@@ -75,7 +75,7 @@ ANIMALS = GROWN_ANIMALS + YOUNG_ANIMALS + OTHER_ANIMALS
 MADE_OF = {
     "wood": "flute violin guitar pencil ruler rake wagon sledge puppet bucket brush shelf",
     "glass": "lamp mirror bottle jug vase telescope",
-    "iron": "key boot-scraper hammer saw spade shovel hook nail pan kettle stove shield",
+    "iron": "key hammer saw spade shovel hook nail pan kettle stove shield",
     "silver": "spoon fork whistle comb bell medal needle",
     "gold": "coin ring crown chain compass",
     "copper": "pot horn torch trumpet lantern",
@@ -86,13 +86,13 @@ MADE_OF = {
     "paper": "book map letter photo painting notebook kite puzzle",
     "stone": "wheel pestle millstone",
 }  # fmt: skip
-MADE_OF = {material: [word for word in words.split() if "-" not in word] for material, words in MADE_OF.items()}
+MADE_OF = {material: names.split() for material, names in MADE_OF.items()}
 MATERIALS = list(MADE_OF)
 OBJECTS = [name for names in zip_longest(*MADE_OF.values()) for name in names if name]  # any number of them is mixed
 MATERIAL_OF = {name: material for material, names in MADE_OF.items() for name in names}
 IRREGULAR = {"brush": "brushes", "torch": "torches", "compass": "compasses", "scarf": "scarves", "shelf": "shelves"}
-PLURALS = [IRREGULAR.get(name, name + "s") for name in OBJECTS]
-SINGULAR = dict(zip(PLURALS, OBJECTS, strict=True))
+PLURAL = {name: IRREGULAR.get(name, name + "s") for name in OBJECTS}
+SINGULAR = {plural: name for name, plural in PLURAL.items()}
 COLOURS = "red blue green yellow white black brown grey pink purple".split()
 PLACES = """garden kitchen cellar barn library museum tower castle church school market harbour station bakery forest
 meadow cave valley village square park theatre hospital hotel temple palace prison workshop laundry pantry
@@ -102,7 +102,7 @@ CROSS = "sad angry cross gloomy bitter upset lonely hurt furious miserable".spli
 UNITS = "zero one two three four five six seven eight nine".split()
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
-VARIABLES = "a b c d e f g h x y".split()[1:]  # not "a", which is an article
+VARIABLES = "b c d e f g h x y".split()  # no "a", which is an article
 MOVES, STAYS = "went walked ran hurried".split(), "slept waited rested sang".split()
 FINDS, GIVES = "found fetched".split(), "gave brought".split()
 PUTS, TAKES = "put hid left".split(), "took borrowed stole".split()
@@ -136,7 +136,7 @@ LISTS = {
     "food": FOODS,
     "animal": ANIMALS,
     "object": OBJECTS,
-    "plural": PLURALS,
+    "plural": list(SINGULAR),
     "colour": COLOURS,
     "material": MATERIALS,
     "place": PLACES,
@@ -151,7 +151,7 @@ LISTS = {
 VOCABULARY = list(chain.from_iterable(LISTS.values()))
 KIND = {word: kind for kind, words in LISTS.items() for word in words}
 ID = {word: i for i, word in enumerate(VOCABULARY)}
-TOKEN = re.compile(r"\n|<\w+>|\d|[^\W\d]+|=>|[^\w\s]|\w+")
+TOKEN = re.compile(r"\n|<\w+>|\d|[^\W\d]+|=>|[^\w\s]")
 NO_SPACE_BEFORE = (".", ",", "?", ";", END)
 BETWEEN_DIGITS = re.compile(r"(?<=\d) (?=\d)")
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import islice
 from random import Random
 
-from shared.world.choice import Choice, fixed, told
+from shared.world.choice import Choice, Ended, Reading
 from shared.world.domains import Document
 from shared.world.people import Config, World, world_of
 from shared.world.state import State
@@ -24,7 +24,22 @@ from shared.world.words import encode, join, split
 STORY = Config()
 FACTS = Config(story=0, facts=1, people=4000)
 MIXED = Config(story=2, facts=1, sums=1, code=1)
-BASE = Config(story=85, facts=8, requests=7, questions=150, people=300, exponent=0.7)
+BASE = Config(
+    story=85,
+    facts=8,
+    requests=7,
+    questions=150,
+    people=150,
+    exponent=0.7,
+    first_names=32,
+    last_names=32,
+    towns=24,
+    jobs=24,
+    foods=24,
+    animals=12,
+    objects=24,
+    places=16,
+)
 HELD_OUT = 2**31  # seeds from here up are for evaluation: nothing in this project trains on them
 
 
@@ -80,33 +95,22 @@ class _Writer:
 def _write(world: World, random: Callable[[], float]) -> Story:
     writer = _Writer(random)
     document = Document(world, writer)
-    document.tell()
+    document.run()
     return Story(join(writer.words), writer.nats, document.kind, getattr(document.body, "state", None))
 
 
-class _Ended(Exception):  # noqa: N818  the text has no more words
-    pass
-
-
-class _Reader:
+class _Reader(Reading):
     """The voice that has the words already: it notes what was offered at each, and stops where they end."""
 
     def __init__(self, words: Sequence[str]):
         self.words = words
         self.offers: list[Choice] = []
 
-    def say(self, words):
-        for word in words.split(" "):
-            self.pick(fixed(word))
-
-    def tell(self, word, kind, rule):
-        return self.pick(told(word, kind, rule))
-
     def pick(self, choice):
         at = len(self.offers)
         self.offers.append(choice)
         if at == len(self.words):
-            raise _Ended
+            raise Ended
         word = self.words[at]
         if word not in choice.words:
             before, possible = join(self.words[max(0, at - 6) : at]), ", ".join(map(repr, choice.words[:5]))
@@ -134,19 +138,20 @@ def nats(text: str, config: Config = STORY) -> list[float]:
 
 
 def state(text: str, config: Config = STORY) -> State | None:
-    """How things stand at the end of a story, told to its end or not; None for other documents. Raises as `offers`."""
+    """How things stand where a text ends, in its last story; None if its last document is none. Raises as `offers`."""
     return getattr(_read(text, config)[1].body, "state", None)
 
 
 def _read(text: str, config: Config) -> tuple[_Reader, Document]:
-    """The reader after the text's last word, and the document it stopped in."""
+    """The reader after the text's last word, and the document which that word belongs to."""
     world, reader = world_of(config), _Reader(split(text))
+    document = Document(world, reader)
     while True:
-        document = Document(world, reader)
+        last, document = document, Document(world, reader)
         try:
-            document.tell()
-        except _Ended:
-            return reader, document
+            document.run()
+        except Ended:
+            return reader, document if document.body else last
 
 
 def _nats(choice: Choice, word: str) -> float:
@@ -166,8 +171,12 @@ class Floor:
 def floor(config: Config = STORY, unit: str = "words", n: int = 5000, seed: int = HELD_OUT) -> Floor:
     """The entropy per token, by word or by byte, from n documents: no model's expected loss on this text is lower.
 
-    Each document's nats are exact; the error is that of their mean over documents of unequal length.
+    It is that of whole documents. Rows that are cut off have other floors, their own nats (`held_out_rows`). Each
+    document's nats are exact; the error is that of their mean over documents of unequal length. Raises ValueError for n
+    below 2, which has no error.
     """
+    if n < 2:
+        raise ValueError(f"n is {n}: a standard error needs at least 2")
     sample = stories(n, seed, config)
     lengths = [len(encode(story.text, unit)) for story in sample]
     length = sum(lengths) / n

@@ -1,0 +1,5 @@
+"""python -m shared.world --report"""
+
+from shared.world.report import main
+
+main()
