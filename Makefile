@@ -4,7 +4,7 @@ N ?= 04
 BIN = .venv/bin
 RUN = $(BIN)/python
 
-.PHONY: help lab test lesson dashboard bench text build readme
+.PHONY: help lab test lesson dashboard bench checkpoint world text build readme
 help:            ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -35,6 +35,14 @@ test: .venv/ready-dev       ## lint, then run every test and every notebook
 bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_attention.py
 	$(RUN) tests/benchmarks/bench_tiny_lm.py
+	$(RUN) tests/benchmarks/bench_world.py
+
+world: .venv/ready          ## the story world: its floors, a story, and how near the trained model is to the truth
+	$(RUN) -m shared.world --report
+
+checkpoint: .venv/ready     ## train the story model anew (an hour on two cores; goes on if interrupted)
+	$(RUN) -m shared.pretrain
+	$(RUN) -m shared.world --pictures
 
 text: .venv/ready-dev       ## write a notebook as a script to edit: scratch/<name>.py
 	$(RUN) tools/notebooks.py text $(N)

@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_attention
 import bench_tiny_lm
+import bench_world
 import measure
 from bench_attention import Row
 from measure import Goal
@@ -110,3 +111,19 @@ def test_resident_memory_where_the_system_does_not_count(monkeypatch):
 def test_nothing_short_of_a_goal_meets_it():
     assert not Goal("", math.nan, 1).met
     assert not Goal("", math.nan, 1, at_least=True).met
+
+
+def test_the_world_is_measured(monkeypatch, capsys):
+    """Seconds for 100,000 stories grow with those for the few that were written, and decide about the goal."""
+    monkeypatch.setattr(bench_world, "cpu_seconds", lambda candidates, rounds: {"world": [3, 1, 2], "least": [1, 1, 1]})
+    assert bench_world.measure(n=10_000, rounds=3) == (20, 2)
+    for seconds, status in ((19.9, 0), (20.1, 1)):
+        monkeypatch.setattr(bench_world, "measure", lambda n, rounds, seconds=seconds: (seconds, 2.0))
+        assert bench_world.main() == status
+    assert "NOT MET" in capsys.readouterr().out
+
+
+def test_the_worlds_candidates_run():
+    texts = bench_world.least(3, 7)
+    assert [len(text.split(" ")) for text in texts] == [7, 7, 7]
+    assert bench_world.measure(n=5, rounds=1)[0] > 0

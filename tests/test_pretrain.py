@@ -17,6 +17,7 @@ from shared.muon import Muon
 from shared.pretrain import MOST_STEPS, Plan, Training, train, write
 from shared.world.rows import held_out_rows, true_distributions
 from shared.world.rows import rows as world_rows
+from shared.world.words import VOCABULARY
 from shared.world.writing import BASE, HELD_OUT
 
 SMALL = Plan(d_model=8, n_layers=1, n_heads=2, context=12, batch=3, steps=8, warmup=2)
@@ -96,6 +97,14 @@ def test_default_plan_has_its_three_parts():
     assert shares[-1] < 1e-3
 
 
+@pytest.mark.parametrize(("steps", "decay", "few"), [(20, 0.4, 12), (8, 0.5, 4), (5, 0.5, 3), (3, 1.0, 0)])
+def test_batch_is_twice_as_large_in_the_fall(steps, decay, few):
+    """So many steps have `batch` rows, and the rest, at which the rate has its peak for the last time or less, two."""
+    plan = Plan(steps=steps, warmup=1, decay=decay, batch=3)
+    assert [plan.rows(step) for step in range(steps)] == [3] * few + [6] * (steps - few)
+    assert all((plan.share(step) < 1) <= (plan.rows(step) == 6) for step in range(steps))
+
+
 def test_model_of_a_plan_is_the_one_trained():
     assert SMALL.model == {"context": 12, "d_model": 8, "n_layers": 1, "n_heads": 2}
     model = Training(SMALL, "cpu").model
@@ -147,10 +156,10 @@ def test_first_step_by_hand():
 
 
 def test_small_plan_learns():
-    """From an even guess among 1026 words to clearly less in thirty steps: common words alone are worth a nat."""
+    """From an even guess among all words to clearly less in thirty steps: common words alone are worth a nat."""
     training = Training(replace(SMALL, d_model=16, batch=8, steps=30, adam_rate=0.02), "cpu")
     losses = [training.advance() for _ in range(30)]
-    assert losses[0] == pytest.approx(math.log(1026), abs=0.1)
+    assert losses[0] == pytest.approx(math.log(len(VOCABULARY)), abs=0.1)
     assert sum(losses[-5:]) / 5 < losses[0] - 1
 
 
@@ -164,19 +173,20 @@ def test_training_follows_its_seed(quick, tmp_path):
 
 def test_text_of_every_step_is_its_own_and_none_is_held_out(monkeypatch):
     """Seeds of steps: one after the other, a million for each plan's seed, all below those kept for evaluation."""
-    drawn = []
+    drawn, used = [], []
 
     def rows(context, seed, config):
         assert (context, config) == (12, BASE)
         drawn.append(seed)
-        return (torch.full((13,), i) for i in count())
+        return (used.append(seed) or torch.full((13,), i) for i in count())
 
     monkeypatch.setattr(pretrain, "rows", rows)
     for seed in (0, 1):
         training = Training(replace(SMALL, seed=seed), "cpu")
-        for _ in range(3):
+        for _ in range(5):
             training.advance()
-    assert drawn == [0, 1, 2, MOST_STEPS, MOST_STEPS + 1, MOST_STEPS + 2]
+    assert drawn == [*range(5), *range(MOST_STEPS, MOST_STEPS + 5)]
+    assert [used.count(seed) for seed in drawn] == [3, 3, 3, 3, 6] * 2  # the plan's rows: 4 of 8 steps are the fall
     assert Plan().steps <= MOST_STEPS
     training = Training(replace(SMALL, seed=2000, steps=MOST_STEPS), "cpu")
     training.step = MOST_STEPS - 1
@@ -199,6 +209,22 @@ def test_interrupted_and_resumed_is_uninterrupted(quick, tmp_path, monkeypatch, 
     assert_same(whole, resumed)
     assert whole.curve == resumed.curve
     assert [look["step"] for look in whole.curve] == sorted({*range(look_every, 9, look_every), 8})
+
+
+def test_a_look_that_is_interrupted_costs_no_step(quick, tmp_path, monkeypatch):
+    """What was trained is kept before it is measured, which takes long: the same weights in the end, bit for bit."""
+    whole = train(SMALL, tmp_path / "whole.safetensors", "cpu", 3)
+
+    def stop(model, n_rows, n_stories):
+        raise KeyboardInterrupt
+
+    weights = tmp_path / "model.safetensors"
+    with monkeypatch.context() as patch:
+        patch.setattr(pretrain, "measure", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(SMALL, weights, "cpu", 3)
+    assert torch.load(weights.with_suffix(".partial"), weights_only=True)["step"] == 3
+    assert_same(whole, train(SMALL, weights, "cpu", 3))
 
 
 def test_resuming_goes_on_where_it_was_and_says_so(quick, tmp_path, monkeypatch, capsys):
@@ -316,7 +342,7 @@ def test_written_record_is_right(tmp_path, monkeypatch):
     assert found["vocabulary"] == vocabulary_sha256()
     assert (found["model"], found["plan"], found["world"]) == (SMALL.model, asdict(SMALL), asdict(BASE))
     assert found["parameters"] == sum(tensor.numel() for tensor in load_file(weights).values())
-    assert found["tokens"] == 8 * 3 * 12
+    assert found["tokens"] == (4 * 3 + 4 * 6) * 12
     assert (found["seconds"], found["curve"]) == (13, [{"step": 8, "train": 6.5}])
     assert (found["threads"], found["versions"]["torch"]) == (torch.get_num_threads(), torch.__version__)
     assert found["hardware"]

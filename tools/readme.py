@@ -1,6 +1,6 @@
-"""Write the README's tables and pictures from what the stored notebooks say.
+"""Write the README's tables, figures and pictures from the stored notebooks and the story model's record.
 
-python tools/readme.py            rewrite README.md between its two marks, and each lesson's cover
+python tools/readme.py            rewrite README.md between its marks, and each lesson's cover
 python tools/readme.py --check    only say whether they are up to date
 """
 
@@ -16,9 +16,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path[:0] = [str(ROOT), str(ROOT / "tools")]
 from notebooks import outputs_text  # noqa: E402
 
+from shared.checkpoint import record  # noqa: E402
 from shared.verdict import Verdict, read_verdict  # noqa: E402
+from shared.world import report  # noqa: E402
 
 START, END = "<!-- lessons: written by `make readme` -->", "<!-- end of lessons -->"
+WORLD_START, WORLD_END = "<!-- world: written by `make readme` -->", "<!-- end of world -->"
 HEAD = '| | Project | Concept | The "hard way" lesson, on trial | Measured | Minutes to run | |'
 
 
@@ -133,10 +136,18 @@ def tables() -> str:
     return "\n".join([*lines, "", END])
 
 
+def world() -> str:
+    """The story world's figures, between their marks."""
+    parts = [report.floors(), report.sample(), report.trained(record())]
+    return "\n\n".join([WORLD_START, *parts, WORLD_END])
+
+
 def renewed(readme: str) -> str:
-    """The README's text with its tables as they should be."""
-    before, rest = readme.split(START)
-    return before + tables() + rest.split(END)[1]
+    """The README's text with what is between its marks as it should be."""
+    for start, end, content in ((START, END, tables()), (WORLD_START, WORLD_END, world())):
+        before, rest = readme.split(start)
+        readme = before + content + rest.split(end)[1]
+    return readme
 
 
 def main() -> None:

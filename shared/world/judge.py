@@ -5,9 +5,9 @@
     print(judgement)              # a line for each sentence that is not, and why
 
 The judge reads with the grammar that writes (`tales`, `sheet`, `domains`). A word that is offered is right. One that
-could be said there but is not true breaks the rule of that place, and is heard out: who gives what they do not hold has
-given it. Any other word ends the understanding of that sentence, and reading starts again after its full stop. Spaces
-are not judged.
+could be said there but is not true breaks the rule of that place, and from then on it is as was said: who gives what
+they do not hold has given it, so that an error counts once. Any other word ends the understanding of that sentence,
+and reading starts again after its full stop. Spaces are not judged.
 """
 
 import functools
@@ -116,7 +116,9 @@ class Judgement:
         return _share(sentence.grammatical for sentence in self.sentences if sentence.finished)
 
     def __str__(self):
-        lines = [f"{sentence.text} <- {b}" for sentence in self.sentences for b in sentence.breaches]
+        lines = [
+            f"{sentence.text or 'the end of the line'} <- {b}" for sentence in self.sentences for b in sentence.breaches
+        ]
         return "\n".join([*lines, *([] if self.finished else ["the text breaks off"])]) or "nothing is wrong"
 
 

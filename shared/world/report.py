@@ -1,13 +1,12 @@
 """What stands in the README about the story world: python -m shared.world --report"""
 
 import argparse
-from pathlib import Path
 
 import torch
 from matplotlib import pyplot as plt
 
-from shared.checkpoint import load_story_lm, measure, record, tell
-from shared.plotting import CONTROL, WORKING, use_style
+from shared.checkpoint import WEIGHTS, load_story_lm, measure, record, tell
+from shared.plotting import CONTROL, FLOOR, WORKING, use_style
 from shared.tiny_lm import TinyLM
 from shared.world import (
     BASE,
@@ -29,7 +28,11 @@ WORLDS = {
     "MIXED": (MIXED, "stories, facts, sums and code"),
     "BASE": (BASE, "stories with questions, facts, requests: what the story model learnt from"),
 }
-CUTS = ("Mia found the doll in the greenhouse.", "The magpie", "took the doll from Mia in the")
+CUTS = (
+    "Then it put the purple mirror in the cellar.",
+    "Nina found the mirror in the cellar. The dog",
+    "It brought the purple mirror to Nina in the",
+)
 TARGETS = {"excess": 0.05, "consistent": 0.95}
 
 
@@ -64,7 +67,7 @@ def trained(found: dict) -> str:
 
 def moments() -> list[str]:
     """A held-out story cut off at three places."""
-    text = stories(5, HELD_OUT + 5, BASE)[4].text
+    text = stories(9, HELD_OUT + 5, BASE)[8].text
     return [text[: text.index(cut) + len(cut)] for cut in CUTS]
 
 
@@ -86,6 +89,26 @@ def picture(model: TinyLM, most: int = 9) -> plt.Figure:
     return figure
 
 
+def learning_curve(found: dict) -> plt.Figure:
+    """How a story model came near the truth as it was trained. found: as `record` gives it."""
+    use_style()
+    figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
+    steps = [look["step"] for look in found["curve"]]
+    for ax, name, title in (
+        (left, "excess", "Excess over the floor falls fastest at first"),
+        (right, "consistent", "Consistency comes last"),
+    ):
+        ax.plot(steps, [look[name] for look in found["curve"]], color=WORKING, marker="o", label="32 rows, 32 stories")
+        ax.plot(steps[-1:], [found[name]], color=WORKING, marker="D", ms=9, ls="", label="at length, in the end")
+        ax.axhline(TARGETS[name], color=FLOOR, linestyle="--", linewidth=1)
+        ax.annotate("goal", (steps[0], TARGETS[name]), ha="left", va="bottom", color=FLOOR)
+        ax.set(title=title, xlabel="steps", ylim=(0, None))
+    left.set_ylabel("nats a token")
+    right.set_ylabel("share of sentences")
+    left.legend()
+    return figure
+
+
 def model_distribution(model: TinyLM, text: str) -> dict[str, float]:
     """The model's probability of each word after a text."""
     with torch.no_grad():
@@ -97,9 +120,9 @@ def main() -> None:
     """Print the report, measured anew here; write the picture if asked to."""
     parser = argparse.ArgumentParser(prog="python -m shared.world", description=__doc__)
     parser.add_argument("--report", action="store_true", help="print the floors, a story, and the model's figures")
-    parser.add_argument("--picture", type=Path, help="write the picture of three distributions here")
+    parser.add_argument("--pictures", action="store_true", help="draw the README's two pictures anew")
     given = parser.parse_args()
-    if not (given.report or given.picture):
+    if not (given.report or given.pictures):
         parser.print_help()
     if given.report:
         print(f"{len(VOCABULARY)} words\n\n{floors()}\n\n{sample()}\n")
@@ -107,5 +130,6 @@ def main() -> None:
         again = measure(load_story_lm(), found["rows"], found["stories"])
         print(f"The story model: {found['parameters']:,} parameters, {found['tokens']:,} tokens.\n{trained(again)}\n")
         print("It tells:\n\n> " + tell(load_story_lm(), "Once", 1, seed=1)[0])
-    if given.picture:
-        picture(load_story_lm()).savefig(given.picture, dpi=90)
+    if given.pictures:
+        picture(load_story_lm()).savefig(WEIGHTS.parent / "next_word.png", dpi=90)
+        learning_curve(record()).savefig(WEIGHTS.parent / "learning_curve.png", dpi=90)

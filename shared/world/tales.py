@@ -92,6 +92,15 @@ class Tale:
         self.say("wanted the")
         self.state.wish = self.pick(even(tuple(self.state.things)))
         self.say(".")
+        self._list_what_can_be_said()
+
+    def _list_what_can_be_said(self):
+        """The words for everybody and everything in the story: its cast does not change after the opening."""
+        names, things = (agent.word for agent in self.state.people), self.state.things.values()
+        self.people_sayable = (*names, "the")
+        self.things_sayable = (*self.state.things, *(thing.colour for thing in things))
+        self.subjects_sayable = (*PRONOUNS, *self.people_sayable)
+        self.beginnings_sayable = ("The", "He", "She", "It", *ADVERBS, *ENDINGS, *self.people_sayable[:-1])
 
     def _name(self, firsts):
         first = self.pick(firsts)
@@ -150,8 +159,7 @@ class Tale:
         if self.events >= FEWEST_EVENTS:
             words += ENDINGS
             weights += 3, 1
-        sayable = ("The", "He", "She", "It", *ADVERBS, *ENDINGS, *(agent.word for agent in self.state.people))
-        return Choice(words, weights, sayable, "subject")
+        return Choice(words, weights, self.beginnings_sayable, "subject")
 
     def _subjects(self):
         words, weights = (["the"], [4]) if self._animal_may_act else ([], [])
@@ -159,8 +167,7 @@ class Tale:
         if self.last:
             words.append(self.last.pronoun)
             weights.append(6)
-        sayable = ("the", *PRONOUNS, *(agent.word for agent in self.state.people))
-        return Choice(words, weights, sayable, "subject")
+        return Choice(words, weights, self.subjects_sayable, "subject")
 
     def _add_people(self, words, weights, weight):
         for agent in self.state.people:
@@ -225,7 +232,7 @@ class Tale:
 
     def _here(self, subject):
         self.say("in the")
-        self.tell(subject.place, "place", "place")
+        subject.place = self.tell(subject.place, "place", "place")
 
     def _give(self, giver, held):
         thing = self._thing(held, "holder")
@@ -256,15 +263,11 @@ class Tale:
 
     def _thing(self, offered, rule):
         """ "the", and one of the things by its name or by colour and name."""
-        things = self.state.things
         self.say("the")
         words = [thing.word for thing in offered] + [thing.colour for thing in offered]
-        sayable = (*things, *(thing.colour for thing in things.values()))
         weights = [3] * len(offered) + [1] * len(offered)
-        word = self.pick(Choice(words, weights, sayable, rule))
-        if word in things:
-            return things[word]
-        return self._coloured(word)
+        word = self.pick(Choice(words, weights, self.things_sayable, rule))
+        return self.state.things.get(word) or self._coloured(word)
 
     def _coloured(self, colour):
         true = tuple(thing.word for thing in self.state.things.values() if thing.colour == colour)
@@ -274,7 +277,7 @@ class Tale:
         """One of the agents as an object of the sentence."""
         names = [agent.word for agent in offered if agent.person]
         words = names + (["the"] if len(names) < len(offered) else [])
-        word = self.pick(even(words, (*(agent.word for agent in self.state.people), "the"), rule))
+        word = self.pick(even(words, self.people_sayable, rule))
         if word == "the":
             word = self.pick(even((self.state.animal.word,)))
         return self.state.agents[word]
@@ -283,9 +286,9 @@ class Tale:
         self.say("was")
         if self.pick(even(("with",) if thing.holder else ("in",), ("with", "in"), "held")) == "in":
             self.say("the")
-            self.tell(thing.where, "place", "place")
+            thing.place, thing.holder = self.tell(thing.where, "place", "place"), None
         else:
-            self._agent([thing.holder] if thing.holder else [], "holder")
+            thing.place, thing.holder = None, self._agent([thing.holder] if thing.holder else [], "holder")
         self.say(".")
 
     # the ending, and questions after it

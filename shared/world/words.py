@@ -153,7 +153,7 @@ KIND = {word: kind for kind, words in LISTS.items() for word in words}
 ID = {word: i for i, word in enumerate(VOCABULARY)}
 TOKEN = re.compile(r"\n|<\w+>|\d|[^\W\d]+|=>|[^\w\s]")
 NO_SPACE_BEFORE = (".", ",", "?", ";", END)
-BETWEEN_DIGITS = re.compile(r"(?<=\d) (?=\d)")
+BETWEEN_DIGITS = re.compile(r"(\d) (?=\d)")
 
 
 def split(text: str) -> list[str]:
@@ -166,7 +166,7 @@ def join(words: Sequence[str]) -> str:
     text = " ".join(words)
     for sign in NO_SPACE_BEFORE:
         text = text.replace(f" {sign}", sign)
-    return BETWEEN_DIGITS.sub("", text).replace("\n ", END)
+    return BETWEEN_DIGITS.sub(r"\1", text).replace("\n ", END)
 
 
 def encode(text: str, unit: str = "words") -> list[int]:
