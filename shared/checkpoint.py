@@ -15,7 +15,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
-from shared.tiny_lm import RotaryAttention, TinyLM, no_positions
+from shared.rotary import RotaryAttention, no_positions
+from shared.tiny_lm import TinyLM
 from shared.training import evaluate
 from shared.world import BASE, HELD_OUT, held_out_rows, judge, kl
 from shared.world.words import END, ID, VOCABULARY, decode, encode
@@ -39,7 +40,7 @@ def record(weights: Path = WEIGHTS) -> dict:
         raise ValueError(f"no file at {path}: `make checkpoint` trains the model, `git checkout` brings back ours")
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        found["model"], found["sha256"]
+        found["model"], found["sha256"], found["vocabulary"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no record of a story model ({error!r})") from error
     return found
@@ -61,13 +62,14 @@ def load_story_lm(weights: Path = WEIGHTS) -> TinyLM:
         tensors = load(content)
     except SafetensorError as error:
         raise ValueError(f"{weights} is not a safetensors file: {error}") from error
-    if found["vocabulary"] != (here := vocabulary_sha256()):
-        raise ValueError(f"{weights} was trained on another vocabulary ({found['vocabulary'][:8]}, here {here[:8]})")
-    with torch.device("meta"):
-        model = new_story_lm(**found["model"])
+    theirs, ours = str(found["vocabulary"]), vocabulary_sha256()
+    if theirs != ours:
+        raise ValueError(f"{weights} was trained on another vocabulary ({theirs[:8]}, here {ours[:8]})")
     try:
-        model.load_state_dict(tensors, assign=True)
-    except RuntimeError as error:
+        with torch.device("meta"):
+            model = new_story_lm(**found["model"])
+        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+    except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{weights} does not fit the model of its record: {error}") from error
     return model.eval()
 
@@ -81,26 +83,29 @@ def vocabulary_sha256() -> str:
 def tell(model: TinyLM, prompt: str, n: int, seed: int, longest: int | None = None) -> list[str]:
     """n documents drawn from the model at temperature 1, each with the prompt it begins with and up to its line's end.
 
-    longest: tokens after which one is broken off; the model's context if None. Raises ValueError for unknown words in
-    the prompt, or one that leaves no room.
+    longest: tokens, the line's end in front among them, after which one is broken off; the model's context if None.
+    Raises ValueError for unknown words in the prompt, one that leaves no room, or more room than the model has.
     """
-    longest = longest or model.context
+    longest = model.context if longest is None else longest
     ids = [ID[END], *encode(prompt)]
     if len(ids) >= longest:
         raise ValueError(f"the prompt has {len(ids)} tokens, with the line's end before it: expected under {longest}")
+    if longest > model.context:
+        raise ValueError(f"longest is {longest}: the model's context is {model.context}")
     device = next(model.parameters()).device
     generator = torch.Generator().manual_seed(seed)
-    rows, told = torch.tensor([ids] * n, device=device), []
-    for _ in range(longest - len(ids)):
+    rows, told, open_rows = torch.tensor([ids] * n, device=device), [None] * n, torch.arange(n)
+    while len(rows) and rows.shape[1] < longest:
         probabilities = model(rows)[:, -1].softmax(-1).cpu()
-        following = torch.multinomial(probabilities, 1, generator=generator).to(device)
-        rows = torch.cat([rows, following], dim=1)
+        following = torch.multinomial(probabilities, 1, generator=generator)
+        rows = torch.cat([rows, following.to(device)], dim=1)
         ended = following[:, 0] == ID[END]
-        told += rows[ended].tolist()
-        rows = rows[~ended]
-        if not len(rows):
-            break
-    return [decode(row[1:]) for row in told + rows.tolist()]
+        for i, row in zip(open_rows[ended], rows[ended.to(device)], strict=True):
+            told[i] = row
+        rows, open_rows = rows[~ended.to(device)], open_rows[~ended]
+    for i, row in zip(open_rows, rows, strict=True):
+        told[i] = row
+    return [decode(row[1:].tolist()) for row in told]
 
 
 def measure(model: TinyLM, n_rows: int, n_stories: int) -> dict[str, float]:

@@ -11,11 +11,14 @@ from collections.abc import Iterable
 
 import torch
 
-NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's quintic: singular values go to between 0.7 and 1.2 in five rounds
+NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # Jordan's quintic; see `orthogonal`
 
 
 def orthogonal(matrices: torch.Tensor, rounds: int = 5) -> torch.Tensor:
-    """Matrices (n, rows, columns) with their singular values brought close to 1 and their directions kept."""
+    """Matrices (n, rows, columns) with their singular values brought near 1 and their directions kept.
+
+    Five rounds bring values from 0.002 of the matrix's norm up to between 0.68 and 1.21; smaller ones stay below.
+    """
     a, b, c = NEWTON_SCHULZ
     wide = matrices if matrices.shape[-2] <= matrices.shape[-1] else matrices.mT
     x = wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)
@@ -61,6 +64,8 @@ class Muon(torch.optim.Optimizer):
 
     def _momentum(self, parameter: torch.Tensor, momentum: float) -> torch.Tensor:
         state = self.state[parameter]
-        mean = state.setdefault("momentum", torch.zeros_like(parameter))
+        if "momentum" not in state:
+            state["momentum"] = torch.zeros_like(parameter)
+        mean = state["momentum"]
         mean.lerp_(parameter.grad, 1 - momentum)
         return parameter.grad.lerp(mean, momentum)

@@ -22,11 +22,12 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from shared.checkpoint import WEIGHTS, measure, new_story_lm, record, vocabulary_sha256
+from shared.checkpoint import WEIGHTS, load_story_lm, measure, new_story_lm, record, vocabulary_sha256
 from shared.muon import Muon
 from shared.training import next_token_loss
 from shared.world import BASE, rows
 
+ROWS, STORIES = 256, 200  # what the record is measured on
 MOST_STEPS = 10**6  # a seed's own range of seeds for its steps' texts; all stay below HELD_OUT
 
 
@@ -69,7 +70,8 @@ class Training:
 
     def __init__(self, plan: Plan, device: str):
         torch.manual_seed(plan.seed)
-        self.plan, self.device, self.step, self.seconds, self.curve = plan, device, 0, 0.0, []
+        self.plan, self.device, self.step, self.seconds = plan, device, 0, 0.0
+        self.losses, self.curve = [], []  # since the last look; what the looks found
         self.model = new_story_lm(**plan.model).to(device)
         matrices = [p for name, p in self.model.named_parameters() if _is_hidden_matrix(name, p)]
         rest = [p for name, p in self.model.named_parameters() if not _is_hidden_matrix(name, p)]
@@ -92,23 +94,42 @@ class Training:
         self.step += 1
         return loss.item()
 
+    @property
+    def looked(self) -> bool:
+        """The model was measured as it is now."""
+        return bool(self.curve) and self.curve[-1]["step"] == self.step
+
+    def look(self) -> None:
+        """Measure the model, and say and keep what was found."""
+        found = measure(self.model, 32, 32)
+        train_loss = sum(self.losses) / max(1, len(self.losses))
+        self.curve.append({"step": self.step, "train": train_loss} | found)
+        self.losses = []
+        print(
+            f"step {self.step}/{self.plan.steps}, {self.seconds:.0f} s: {found['excess']:.3f} nats above the floor, "
+            f"{found['consistent']:.0%} of sentences consistent",
+            flush=True,
+        )
+
     def save(self, path: Path) -> None:
         """Write all of it, so that a power cut leaves the old file or the new one."""
         states = [optimizer.state_dict() for optimizer, _ in self.optimizers]
         kept = {"plan": asdict(self.plan), "model": self.model.state_dict(), "optimizers": states}
-        kept |= {"step": self.step, "seconds": self.seconds, "curve": self.curve}
+        kept |= {"step": self.step, "seconds": self.seconds, "losses": self.losses, "curve": self.curve}
         torch.save(kept, path.with_suffix(".new"))
         path.with_suffix(".new").replace(path)
 
     def resume(self, path: Path) -> None:
         """Go on from what `save` wrote, if need be to another number of steps. Raises ValueError for another plan."""
         kept = torch.load(path, map_location=self.device, weights_only=True)
-        if kept["plan"] | {"steps": self.plan.steps} != asdict(self.plan):
+        if kept["step"] > self.plan.steps or kept["plan"] | {"steps": self.plan.steps} != asdict(self.plan):
             raise ValueError(f"{path} is of another plan, {kept['plan']}: delete it to begin anew")
         self.model.load_state_dict(kept["model"])
         for (optimizer, _), state in zip(self.optimizers, kept["optimizers"], strict=True):
             optimizer.load_state_dict(state)
-        self.step, self.seconds, self.curve = kept["step"], kept["seconds"], kept["curve"]
+        self.step, self.seconds, self.losses, self.curve = (
+            kept[name] for name in ("step", "seconds", "losses", "curve")
+        )
 
 
 def _is_hidden_matrix(name: str, parameter: nn.Parameter) -> bool:
@@ -121,21 +142,15 @@ def train(plan: Plan, weights: Path, device: str, look_every: int = 1000) -> Tra
     if partial.exists():
         training.resume(partial)
         print(f"going on from step {training.step}", flush=True)
-    losses, started = [], time.monotonic() - training.seconds
-    while training.step < plan.steps:
-        losses.append(training.advance())
-        training.seconds = time.monotonic() - started
-        if training.step % look_every == 0 or training.step == plan.steps:
+    started = time.monotonic() - training.seconds
+    while training.step < plan.steps or not training.looked:
+        if training.step and not training.looked and (training.step % look_every == 0 or training.step == plan.steps):
             training.save(partial)
-            found = measure(training.model, 32, 32)
-            training.curve.append({"step": training.step, "train": sum(losses) / len(losses)} | found)
-            losses = []
-            print(
-                f"step {training.step}/{plan.steps}, {training.seconds:.0f} s: {found['excess']:.3f} nats above the "
-                f"floor, {found['consistent']:.0%} of sentences consistent",
-                flush=True,
-            )
+            training.look()
             training.save(partial)
+        else:
+            training.losses.append(training.advance())
+            training.seconds = time.monotonic() - started
     return training
 
 
@@ -146,7 +161,7 @@ def write(training: Training, weights: Path) -> None:
     found = {
         "model": plan.model,
         "parameters": sum(p.numel() for p in model.parameters()),
-        **measure(model, 256, 200),
+        **measure(model, ROWS, STORIES),
         "plan": asdict(plan),
         "world": asdict(BASE),
         "tokens": plan.context * sum(plan.rows(step) for step in range(plan.steps)),
@@ -159,6 +174,11 @@ def write(training: Training, weights: Path) -> None:
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "curve": training.curve,
     }
+    keep(weights, found)
+
+
+def keep(weights: Path, found: dict) -> None:
+    """Write the record beside the weights."""
     weights.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
@@ -174,7 +194,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=Plan.steps, help="fewer for a trial")
     parser.add_argument("--out", type=Path, default=WEIGHTS, help="where the weights go")
+    parser.add_argument("--measure", action="store_true", help="only measure what is there again, and renew its record")
     given = parser.parse_args()
+    if given.measure:
+        keep(given.out, record(given.out) | measure(load_story_lm(given.out), ROWS, STORIES))
+        return
     device = "cuda" if torch.cuda.is_available() else "cpu"
     training = train(Plan(steps=given.steps), given.out, device)
     write(training, given.out)

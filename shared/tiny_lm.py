@@ -1,7 +1,6 @@
 """A small GPT-style decoder whose parts are slots.
 
-Every lesson that needs a language model to try its own part in uses this one: put your class in a slot, keep
-the rest. Lesson 05 builds the same model line by line.
+A lesson puts its own part in a slot and keeps the rest. Lesson 05 builds the same model line by line.
 
     model = TinyLM(vocab_size=256, context=64, d_model=64, n_layers=2, n_heads=4)
     logits = model(tokens)                  # (batch, time) -> (batch, time, vocab_size)
@@ -15,8 +14,7 @@ A slot takes any callable that returns a module:
 
 A sub-layer calls its last matrix `proj`: it writes to the residual stream and starts smaller (see `_initialise`).
 
-Source of architecture and initialisation: Radford et al. 2019, "Language Models are Unsupervised Multitask
-Learners" (GPT-2), with pre-norm blocks and the output matrix tied to the embedding.
+Source: Radford et al. 2019 (GPT-2), with pre-norm blocks and the output matrix tied to the embedding.
 """
 
 import math
@@ -42,28 +40,12 @@ class CausalAttention(nn.Module):
         B, T, C = x.shape
         qkv = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, H, T, C // H)
-        q, k = self.place(q), self.place(k)
-        y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        y = F.scaled_dot_product_attention(self.place(q), self.place(k), v, is_causal=True)
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
     def place(self, x: torch.Tensor) -> torch.Tensor:
-        """Queries or keys (B, H, T, d) with their positions put in: none here, a `positions` slot has added them."""
+        """Queries or keys, (B, H, T, d), with positions put in: none here, the slot `positions` has added them."""
         return x
-
-
-class RotaryAttention(CausalAttention):
-    """Causal self-attention whose scores know how far apart two tokens are: queries and keys are turned by angles that
-    grow with their position (Su et al. 2021, "RoFormer"). Takes `positions=no_positions`. Lesson 03 derives it.
-    """
-
-    def place(self, x: torch.Tensor) -> torch.Tensor:
-        """Each pair (i, i + d/2) of the head's d numbers turned by position * 10000 ** (-2 i / d); d is even."""
-        T, d = x.shape[-2:]
-        speeds = 10_000.0 ** (-torch.arange(0, d, 2, device=x.device) / d)
-        angles = torch.arange(T, device=x.device)[:, None] * speeds  # (T, d / 2)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
-        a, b = x.chunk(2, dim=-1)
-        return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
 
 
 class FeedForward(nn.Module):
@@ -87,11 +69,6 @@ class LearnedPositions(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x + self.table.weight[: x.shape[1]]
-
-
-def no_positions(context: int, d_model: int) -> nn.Module:
-    """Fills the slot `positions` with nothing."""
-    return nn.Identity()
 
 
 class Block(nn.Module):

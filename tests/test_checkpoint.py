@@ -13,7 +13,8 @@ from torch import nn
 
 from shared import checkpoint
 from shared.checkpoint import load_story_lm, measure, new_story_lm, record, tell, vocabulary_sha256
-from shared.tiny_lm import RotaryAttention, TinyLM
+from shared.rotary import RotaryAttention
+from shared.tiny_lm import TinyLM
 from shared.world.judge import judge
 from shared.world.rows import held_out_rows, true_distributions
 from shared.world.words import END, ID, VOCABULARY, encode
@@ -353,3 +354,40 @@ def test_measure_judges_what_the_model_tells(monkeypatch):
     monkeypatch.setattr(checkpoint, "tell", lambda model, prompt, n, seed: [broken_off] * n)
     found = measure(make(), n_rows=2, n_stories=3)
     assert [found[name] for name in ("consistent", "grammatical", "flawless")] == [0, 0, 0]  # not 0 / 0
+
+
+def test_more_room_than_the_context_is_refused():
+    with pytest.raises(ValueError, match="longest is 13: the model's context is 12"):
+        tell(make(), "Once", 1, seed=0, longest=13)
+
+
+def test_texts_come_in_the_order_of_their_rows():
+    """Those that end early are not moved to the front: 200 coins in a row are not sorted."""
+    model = Table({"Once": "Tom Ann", "Tom": END, "Ann": "the", "the": ".", ".": END})
+    lengths = [len(text) for text in tell(model, "Once", 200, seed=0)]
+    assert lengths not in (sorted(lengths), sorted(lengths, reverse=True))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": SIZES | {"n_heads": 3}},
+        {"model": SIZES | {"n_heads": SIZES["d_model"]}},
+        {"model": {"context": 12}},
+        {"model": [1, 2]},
+        {"vocabulary": 7},
+    ],
+)
+def test_a_record_that_makes_no_model_is_refused_with_the_files_name(weights, changes):
+    said = refused(keep(weights, save(make().state_dict()), **changes))
+    assert said.startswith(str(weights))
+
+
+def test_a_record_without_a_vocabulary_is_none(weights):
+    keep(weights, save(make().state_dict()), vocabulary=None)
+    assert "is no record of a story model" in refused(weights)
+
+
+def test_half_precision_weights_are_loaded_as_float32(weights):
+    keep(weights, save({name: tensor.half() for name, tensor in make().state_dict().items()}))
+    assert {p.dtype for p in load_story_lm(weights).parameters()} == {torch.float32}

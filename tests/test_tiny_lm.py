@@ -12,7 +12,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared import tiny_lm
-from shared.tiny_lm import CausalAttention, RotaryAttention, TinyLM, no_positions
+from shared.rotary import RotaryAttention, no_positions
+from shared.tiny_lm import CausalAttention, TinyLM
 
 V, T, C = 11, 7, 12  # vocabulary, context, width
 
