@@ -151,7 +151,7 @@ def test_a_story_whose_opening_fails_is_not_judged_further():
     [
         ("He kept the pencil", "He kept the the pencil", 1),
         ("He went to the park", "He flew to the park", 1),
-        ("Samir put the millstone in the garden", "Samir slept in the park", 1),
+        ("Samir put the millstone in the garden", "Samir slept in the cave", 1),
         ("and she was sad", "and he was sad", 1),
         ("The horse brought the red pencil", "The horse brought the pink pencil", 1),
     ],
@@ -163,11 +163,16 @@ def test_an_error_does_not_spoil_what_follows(right, wrong, n_wrong):
 
 
 def test_what_is_said_against_a_rule_is_heard_out():
-    """Samir gives what the horse has: one breach, and from then on the receiver has it."""
+    """Samir finds what the horse has, and has it from then on; he sleeps where he is not, and is there from then on."""
     opening = STORY_TOLD[: STORY_TOLD.index("Then Samir")]
     told = "Then Samir found the pencil in the laundry. The pencil was with Samir. Nobody knows what happened next.\n"
+    told = told.replace("Nobody", "Samir slept in the cave. He rested in the cave. Nobody")
     judgement = judge(opening + told)
-    assert [breach.rule for sentence in judgement.sentences for breach in sentence.breaches] == ["possible", "free"]
+    assert [breach.rule for sentence in judgement.sentences for breach in sentence.breaches] == [
+        "possible",
+        "free",
+        "place",
+    ]
 
 
 @settings(max_examples=200, deadline=None)

@@ -95,14 +95,14 @@ def learning_curve(found: dict) -> plt.Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=(11, 3.2), layout="constrained")
     steps = [look["step"] for look in found["curve"]]
     for ax, name, title in (
-        (left, "excess", "Excess over the floor falls fastest at first"),
-        (right, "consistent", "Consistency comes last"),
+        (left, "excess", "The loss comes within the goal of the floor"),
+        (right, "consistent", "Consistency lags behind"),
     ):
         ax.plot(steps, [look[name] for look in found["curve"]], color=WORKING, marker="o", label="32 rows, 32 stories")
         ax.plot(steps[-1:], [found[name]], color=WORKING, marker="D", ms=9, ls="", label="at length, in the end")
         ax.axhline(TARGETS[name], color=FLOOR, linestyle="--", linewidth=1)
         ax.annotate("goal", (steps[0], TARGETS[name]), ha="left", va="bottom", color=FLOOR)
-        ax.set(title=title, xlabel="steps", ylim=(0, None))
+        ax.set(title=title, xlabel="steps", ylim=(0, 1.08 if name == "consistent" else None))
     left.set_ylabel("nats a token")
     right.set_ylabel("share of sentences")
     left.legend()
