@@ -66,9 +66,9 @@ def load_story_lm(weights: Path = WEIGHTS) -> TinyLM:
     if theirs != ours:
         raise ValueError(f"{weights} was trained on another vocabulary ({theirs[:8]}, here {ours[:8]})")
     try:
-        with torch.device("meta"):
+        with torch.random.fork_rng(devices=[]):  # its fresh weights are drawn for nothing: that must not show outside
             model = new_story_lm(**found["model"])
-        model.load_state_dict({name: tensor.float() for name, tensor in tensors.items()}, assign=True)
+        model.load_state_dict(tensors)
     except (RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{weights} does not fit the model of its record: {error}") from error
     return model.eval()
