@@ -1,6 +1,6 @@
 """Train the story model: python -m shared.pretrain
 
-Writes shared/checkpoints/story_lm.safetensors and its record, story_lm.json. Takes about an hour and a half on two
+Writes shared/checkpoints/story_lm.safetensors and its record, story_lm.json. Takes about an hour on two
 cores, uses a GPU where there is one, and goes on where it was if it was interrupted: it keeps its state beside the
 weights, in story_lm.partial.
 
