@@ -8,6 +8,8 @@ drift from the code.
     patient = plant(attention, attention.FAULTS[0])   # a fresh module with one line changed
     examine(patient)                                  # says which property fails, where, and what to look at
     examine(repair(patient, "the bad line", "the line you think it should be"))
+
+In a notebook `admit` and `treat` do the same with a fault's number, and show its card.
 """
 
 import html
@@ -17,6 +19,8 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
+
+from IPython.display import display
 
 _numbers = itertools.count(1)
 
@@ -111,6 +115,21 @@ def repair(patient: ModuleType, line: str, becomes: str) -> ModuleType:
     Raises ValueError if the line does not stand in the patient's source exactly once.
     """
     return _changed(patient, line, becomes, "repair")
+
+
+def admit(module: ModuleType, number: int) -> ModuleType:
+    """Plant the module's fault `number`, counted from 1; show which checks fail, and the card; return the patient."""
+    fault = module.FAULTS[number - 1]
+    patient = plant(module, fault)
+    examine(patient, failures_only=True)
+    display(fault)
+    return patient
+
+
+def treat(patient: ModuleType, line: str, becomes: str) -> None:
+    """Examine the patient with one line replaced, as `repair` does it. An empty line is no treatment yet."""
+    if line:
+        examine(repair(patient, line, becomes), failures_only=True)
 
 
 def source(module: ModuleType) -> str:

@@ -11,10 +11,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_attention
+import bench_bpe
 import bench_tiny_lm
 import bench_world
 import measure
 from bench_attention import Row
+from bench_bpe import Encoding, Learning
 from measure import Goal
 
 GOOD = [
@@ -127,3 +129,70 @@ def test_the_worlds_candidates_run():
     texts = bench_world.least(3, 7)
     assert [len(text.split(" ")) for text in texts] == [7, 7, 7]
     assert bench_world.measure(n=5, rounds=1)[0] > 0
+
+
+LEARNT = [Learning(512, "ours", 1, 1, 0, resident=8), Learning(512, "hugging_face", 1, 1, 0, resident=9)]
+ENCODED = [Encoding("ours, cold", 2e6, 2, 0.1, 0), Encoding("ours, warm", 2e7, 20, 0.5, 0)]
+
+
+def test_learning_is_measured(monkeypatch, capsys):
+    """Both ways learn the same merges, and a table shows it, also where memory is not measured."""
+    monkeypatch.setattr(bench_bpe, "resident_bytes", lambda make, n: len(make(n)()()))
+    rows = bench_bpe.measure_learning(3000, 300, rounds=2)
+    assert [(row.way, row.vocab_size, row.differing, row.resident) for row in rows] == [
+        ("ours", 300, 0, 44),
+        ("hugging_face", 300, 0, 44),
+    ]
+    assert all(math.isfinite(value) and value > 0 for row in rows for value in (row.seconds, row.to_peer))
+    for shown in (rows, [replace(row, resident=None) for row in rows]):
+        bench_bpe.show_learning(shown)
+        assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_rungs_and_growth_are_measured():
+    rungs = bench_bpe.measure_rungs(500, 5, rounds=2)
+    assert list(rungs) == ["learn_by_recounting", "learn_from_distinct", "learn"]
+    assert rungs["learn"][1] == 1
+    by_text, by_size = bench_bpe.measure_growth(4000, (260, 300), rounds=2)
+    assert list(by_text) == [1000, 2000, 4000] and list(by_size) == [260, 300]
+    assert bench_bpe.slope({10: 3, 20: 12, 40: 48}) == pytest.approx(2)
+
+
+def test_encoding_is_measured(capsys):
+    rows = bench_bpe.measure_encoding(3000, 300, rounds=2)
+    ways = ["ours, cold", "ours, warm", "hugging_face, cold", "hugging_face, cold and fast", "tiktoken"]
+    assert [(row.way, row.differing) for row in rows] == [(way, 0) for way in ways]
+    assert all(math.isfinite(row.speed) and row.speed > 0 for row in rows)
+    bench_bpe.show_encoding(rows)
+    assert len(capsys.readouterr().out.splitlines()) == 6
+
+
+def test_differences_are_counted():
+    """Also those at the end, which only one of the two has."""
+    assert bench_bpe.differences([1, 2, 3], [1, 2, 3]) == 0
+    assert bench_bpe.differences([1, 5, 3, 4], [1, 2, 3]) == bench_bpe.differences([1, 2, 3], [1, 5, 3, 4]) == 2
+
+
+@pytest.mark.parametrize(
+    ("learning", "cold", "warm"),
+    [
+        ({"differing": 1}, {}, {}),
+        ({"to_peer": 1.01}, {}, {}),
+        ({"to_peer": math.nan}, {}, {}),
+        ({}, {"to_hugging_face": 1.99}, {}),
+        ({}, {"differing": 1}, {}),
+        ({}, {}, {"to_tiktoken": 0.49}),
+    ],
+)
+def test_bpe_exits_by_its_goals(learning, cold, warm, monkeypatch, capsys):
+    """All that is promised is met by the good rows, and each worse one is told."""
+    monkeypatch.setattr(bench_bpe, "measure_rungs", lambda *_, **__: {"learn": (1, 1)})
+    monkeypatch.setattr(bench_bpe, "measure_growth", lambda *_, **__: ({1: 1, 2: 2}, {1: 1, 2: 2}))
+    for learnt, encoded, status in (
+        (LEARNT, ENCODED, 0),
+        ([replace(LEARNT[0], **learning), LEARNT[1]], [replace(ENCODED[0], **cold), replace(ENCODED[1], **warm)], 1),
+    ):
+        monkeypatch.setattr(bench_bpe, "measure_learning", lambda *_, rows=learnt, **__: rows)
+        monkeypatch.setattr(bench_bpe, "measure_encoding", lambda *_, rows=encoded, **__: rows)
+        assert bench_bpe.main() == status
+        assert ("NOT MET" in capsys.readouterr().out) == status

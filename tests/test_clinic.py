@@ -12,7 +12,7 @@ from types import ModuleType
 
 import pytest
 
-from shared.clinic import Check, Examination, Fault, examine, plant, repair, source
+from shared.clinic import Check, Examination, Fault, admit, examine, plant, repair, source, treat
 
 TOY = '''"""A toy lesson."""
 
@@ -354,3 +354,41 @@ def test_repr_does_not_give_the_answer_away():
     told = repr(fault(*ADD, name="wrong sign"))
     assert told == str(fault(*ADD, name="wrong sign")) == "Symptom: it hurts"
     assert repr([fault(*ADD)]) == "[Symptom: it hurts]"
+
+
+WARD = """
+
+from shared.clinic import Check, Fault
+
+CHECKS = [Check("sums are right", lambda module: None if module.add(2, 3) == 5 else "look at the sign")]
+FAULTS = [
+    Fault("no sum", "total = total + self.step", "total = self.step", "it aches", ["far"], "nobody/nothing#1"),
+    Fault("wrong sign", "return a + b", "return a - b", "it hurts", ["far"], "nobody/nothing#2"),
+]
+"""
+
+
+@pytest.fixture
+def ward(toy, tmp_path) -> ModuleType:
+    """A helper with checks and faults in its own source, as a lesson's has them."""
+    (tmp_path / "toy_ward.py").write_text(TOY + WARD)
+    return importlib.import_module("toy_ward")
+
+
+def test_admit_plants_examines_and_shows_the_card(ward, capsys):
+    """Faults are counted from 1; what comes back is the patient, and the failing check and the symptom are printed."""
+    patient = admit(ward, 2)
+    assert patient.add(2, 3) == -1 and ward.add(2, 3) == 5
+    told = capsys.readouterr().out
+    assert "FAIL" in told and "Symptom: it hurts" in told and "nobody/nothing#2" not in told
+
+
+def test_treat_examines_the_repaired_patient(ward, capsys):
+    """The right line heals, another one does not, an empty one does nothing."""
+    patient = plant(ward, ward.FAULTS[1])
+    treat(patient, line="return a - b", becomes="return a + b")
+    assert capsys.readouterr().out == "1 of 1 checks pass: healthy\n"
+    treat(patient, line="return a - b", becomes="return a * b")
+    assert "FAIL" in capsys.readouterr().out
+    treat(patient, line="", becomes="return a + b")
+    assert capsys.readouterr().out == ""
