@@ -19,11 +19,12 @@ pattern; Zouhar et al. 2023 (2306.16837) for what the trainers cost.
 import codecs
 import functools
 import heapq
+import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
-from operator import add
+from operator import add, index
 
 import bpe_clinic
 import regex
@@ -54,9 +55,12 @@ PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 BYTES = bytes(PRINTABLE + [byte for byte in range(256) if byte not in PRINTABLE])  # BYTES[id] is the byte
 TO_ID = bytes(BYTES.index(byte) for byte in range(256))
 
-# Neither pattern looks across a single space between two words, so what stands between such spaces can be remembered.
+# Both patterns begin a new pre-token at a single space between two signs that are no white space, whatever stands
+# around it. So a text may be cut there into stretches, and what was made of a stretch can be remembered. (Python's own
+# `re` takes a few more characters for white space than `regex` does, and so cuts at fewer places.)
 STRETCH = re.compile(r"\s*\S+(?:(?! \S)\s+\S+)*(?:\s+\Z)?|\s+")
 NEVER = 2**62
+MOST = 0x110000  # tokens: Python has no more characters
 LONG = 64  # characters; longer words are merged in another way
 ROOM, MEMORABLE = 2**16, 256  # how many words and stretches are remembered, and of how many characters at most
 
@@ -68,6 +72,8 @@ def split(text: str, pattern: str | None = GPT2) -> list[str]:
     """
     if pattern is None:
         return [text] if text else []
+    if not isinstance(pattern, str):
+        raise ValueError(f"the pattern {pattern!r} is none: expected a str, or None")
     pieces = _finder(pattern)(text)
     if sum(map(len, pieces)) != len(text):
         raise ValueError(f"the pattern {pattern!r} leaves out {len(text) - sum(map(len, pieces))} characters of a text")
@@ -79,7 +85,7 @@ def _finder(pattern: str) -> Callable[[str], list[str]]:
     """What finds all matches of a pattern. Raises ValueError for a pattern that is none, or that has groups."""
     try:
         compiled = regex.compile(pattern)
-    except (regex.error, TypeError) as error:
+    except regex.error as error:
         raise ValueError(f"the pattern {pattern!r} is none: {error}") from error
     if compiled.groups:
         raise ValueError(f"the pattern {pattern!r} has groups: write (?:...) in place of (...)")
@@ -133,7 +139,8 @@ def learn(pieces: Sequence[str], n: int) -> list[str]:
     """Rung 3: counts are kept, and a merge changes them only in the words that hold its pair.
 
     A heap says which pair is next. Merging lowers the counts of pairs that were there and brings new ones, so what
-    stands in the heap for a pair can only be too high: it is compared when it comes up, and put back if it was.
+    stands in the heap for a pair can only be too high: it is compared when it comes up, and put back if it was. A pair
+    that is merged never comes back, since every new pair holds a new token.
     """
     corpus, merges = _Corpus(pieces), []
     heap = [(-count, pair) for pair, count in corpus.counts.items()]
@@ -156,18 +163,20 @@ class _Corpus:
     def __init__(self, pieces: Sequence[str]):
         distinct = Counter(pieces)
         self.words, self.often = [spell(piece) for piece in distinct], list(distinct.values())
-        self.counts, self.where = defaultdict(int), defaultdict(list)
-        for w, word in enumerate(self.words):
+        self.counts, self.where = counts, where = defaultdict(int), defaultdict(list)
+        for w, (word, often) in enumerate(zip(self.words, self.often, strict=True)):
             for pair in pairs(word):
-                self.counts[pair] += self.often[w]
-                self.where[pair].append(w)
+                counts[pair] += often
+                where[pair].append(w)
 
     def merge(self, pair: str, token: str) -> set[str]:
         """Write the token for the pair in every word, and keep the counts true. Returns the pairs that this made."""
         first, second = pair
         made = set()
         for w in self.where.pop(pair):
-            parts = self.words[w].split(pair)
+            if pair not in self.words[w]:
+                continue  # another merge came before this one, or the word stood here twice
+            parts = self.words[w].split(pair)  # "abab" by "ab": "", "", ""
             self.words[w] = token.join(parts)
             old = new = ""  # the neighbour on the left, before and after
             for left, right in pairwise(parts):
@@ -193,17 +202,19 @@ def train(
     text: str | Iterable[str],
     vocab_size: int,
     pattern: str | None = GPT2,
-    specials: Collection[str] = (),
+    specials: Sequence[str] = (),
     learn: Callable[[Sequence[str], int], list[str]] = learn,
 ) -> "Tokenizer":
     """A tokenizer with 256 bytes and vocab_size - 256 merges, fewer if no pair is left, and the specials behind them.
 
     text: one or several; no merge crosses their borders. learn: the rung, one of the three above; all learn the same.
-    Raises ValueError for a vocab_size below 256, and what `Tokenizer` raises.
+    Raises ValueError for a vocab_size below 256 or above MOST, for texts that are none, and what `Tokenizer` raises.
     """
-    if vocab_size < 256:
-        raise ValueError(f"vocab_size is {vocab_size}: expected at least 256, one token for each byte")
-    texts = [text] if isinstance(text, str) else text
+    if not isinstance(vocab_size, int) or not 256 <= vocab_size <= MOST:
+        raise ValueError(
+            f"vocab_size is {vocab_size!r}: expected at least 256, a token for each byte, and at most {MOST}"
+        )
+    texts = text if isinstance(text, Iterable) and not isinstance(text, str | bytes) else [text]
     pieces = list(chain.from_iterable(split(_checked(each), pattern) for each in texts))
     merges = [(ord(a), ord(b)) for a, b in learn(pieces, vocab_size - 256)]
     return Tokenizer(merges, pattern, specials)
@@ -215,14 +226,15 @@ class Tokenizer:
     merges: pairs of ids, in order of rank. pattern: of the pre-tokens; None: a text is one. specials: texts that are
     one token each where they are allowed, with the ids behind the last merge's. vocab: the bytes of each id.
     Raises ValueError for a merge that stands twice or of ids that do not exist yet, for a pattern that is none, and for
-    specials that are empty or stand twice.
+    specials that are empty, stand twice, or are called "all".
     """
 
-    def __init__(self, merges: Sequence[tuple[int, int]], pattern: str | None = GPT2, specials: Collection[str] = ()):
+    def __init__(self, merges: Sequence[tuple[int, int]], pattern: str | None = GPT2, specials: Sequence[str] = ()):
         _check_merges(merges)
         split("", pattern)
-        if len(set(specials)) != len(specials) or "" in specials:
-            raise ValueError(f"specials are {list(specials)}: expected texts that are not empty and stand once")
+        self._known = pattern in (GPT2, GPT4)
+        if not isinstance(specials, list | tuple) or len(set(specials)) != len(specials) or {"", "all"} & set(specials):
+            raise ValueError(f'specials are {specials!r}: expected a list of different texts, none of them "" or "all"')
         self.merges, self.pattern = [(a, b) for a, b in merges], pattern
         self.vocab = [bytes([byte]) for byte in BYTES]
         for a, b in self.merges:
@@ -255,22 +267,27 @@ class Tokenizer:
     def encode_stream(self, texts: Iterable[str], allowed: Collection[str] | str = ()) -> Iterator[int]:
         """The ids of a text that comes in pieces, the same wherever it is cut.
 
-        What is not settled yet is held back: the last two pre-tokens, since "'l" may become "'ll", and as much as may
-        become a special. Memory is that of the longest pre-token. Raises what `encode` raises.
+        What more text could change is held back: the last two pre-tokens, since "'l" may become "'ll" and white space
+        is cut by what follows it, and as many characters as may become a special. So memory is that of the longest
+        pre-token. How far another pattern than GPT2 or GPT4 looks ahead is not known: then all is held to the end.
+        Raises what `encode` raises.
         """
         special = self._special(allowed)
         longest = max(map(len, self.specials), default=0) if special else 0
-        held, enough = "", 0
+        held, read_again_at = "", 0 if self._known else math.inf
         for text in texts:
             held += _checked(text)
-            if len(held) > enough:
+            if len(held) > read_again_at:
                 ids, held = self._encode_settled(held, special, max(0, len(held) - longest))
                 yield from ids
-                enough = 2 * len(held)  # so that a pre-token that comes letter by letter is not read again each time
+                read_again_at = 2 * len(
+                    held
+                )  # a pre-token that comes letter by letter is read a few times, not at each
         yield from self.encode(held, allowed)
 
     def _encode_settled(self, text, special, end):
-        """The ids of what more text cannot change, and the rest. No special that begins after `end` is settled."""
+        """The ids of what more text cannot change, and the rest. A special that begins at `end` or later may be cut off
+        still; one that begins before it stands there whole, and so does all text before it."""
         ids, at = [], 0
         for match in special.finditer(text) if special else ():
             if match.start() >= end:
@@ -282,8 +299,8 @@ class Tokenizer:
         return ids, text[at + sum(map(len, settled)) :]
 
     def _encode_text(self, text: str) -> Iterator[int]:
-        known = self.pattern in (GPT2, GPT4)
-        return chain.from_iterable(map(self._stretches.__getitem__, STRETCH.findall(text) if known else [text]))
+        stretches = STRETCH.findall(text) if self._known else [text]
+        return chain.from_iterable(map(self._stretches.__getitem__, stretches))
 
     def _encode_stretch(self, stretch: str) -> tuple[int, ...]:
         return tuple(chain.from_iterable(map(self._words.__getitem__, split(stretch, self.pattern))))
@@ -334,6 +351,8 @@ class Tokenizer:
 
     def _special(self, allowed: Collection[str] | str) -> regex.Pattern | None:
         """What finds the allowed specials, the longer first; None if none is."""
+        if not isinstance(allowed, Collection):
+            raise ValueError(f'allowed is {allowed!r}: expected special tokens, or "all"')
         names = self.specials if allowed == "all" else [allowed] if isinstance(allowed, str) else allowed
         if unknown := [name for name in names if name not in self.specials]:
             raise ValueError(f"{unknown[0]!r} is no special token: there are {list(self.specials) or 'none'}")
@@ -344,7 +363,10 @@ class Tokenizer:
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ids. Raises ValueError for an id that does not exist."""
-        ids = list(ids)
+        try:
+            ids = list(map(index, ids))
+        except TypeError as error:
+            raise ValueError(f"{ids!r} are no ids: expected whole numbers") from error
         if wrong := [i for i in ids if not 0 <= i < len(self.vocab)]:
             raise ValueError(f"{wrong[0]} is no id: expected 0 to {len(self.vocab) - 1}")
         return b"".join(map(self.vocab.__getitem__, ids))
@@ -399,7 +421,7 @@ class _Memory(dict):
 def _checked(text: str) -> str:
     """The text, if it is one that UTF-8 can write: lone surrogates stand for bytes inside this file (see `spell`)."""
     if not isinstance(text, str):
-        raise ValueError(f"the text is a {type(text).__name__}: expected a str")
+        raise ValueError(f"the text is of type {type(text).__name__}: expected a str")
     try:
         text.encode()
     except UnicodeEncodeError as error:
@@ -409,8 +431,11 @@ def _checked(text: str) -> str:
 
 
 def _check_merges(merges):
+    if not isinstance(merges, list | tuple):
+        raise ValueError(f"merges are a {type(merges).__name__}: expected a list of pairs of ids")
     for rank, pair in enumerate(merges):
-        if len(pair) != 2 or not all(isinstance(i, int) and 0 <= i < 256 + rank for i in pair):
+        fits = isinstance(pair, list | tuple) and len(pair) == 2
+        if not fits or not all(type(i) is int and 0 <= i < 256 + rank for i in pair):
             raise ValueError(f"merge {rank} is {pair}: expected two ids from 0 to {255 + rank}, made before it")
     if twice := [pair for pair, count in Counter(map(tuple, merges)).items() if count > 1]:
         raise ValueError(f"the pair {twice[0]} stands twice among the merges: the second could never be used")

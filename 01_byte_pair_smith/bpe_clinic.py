@@ -235,7 +235,7 @@ def _check_inputs(m):
         ("a pattern that is none", "is none", lambda: m.Tokenizer([], pattern="(")),
         ("a pattern with groups", "groups", lambda: m.Tokenizer([], pattern="(a)|.")),
         ("a pattern that leaves out spaces", "leaves out", lambda: m.train("a b", 300, pattern=r"\w+")),
-        ("an empty special", "not empty", lambda: m.Tokenizer([], specials=[""])),
+        ("an empty special", "none of them", lambda: m.Tokenizer([], specials=[""])),
     ]
     for name, words, call in bad:
         try:
@@ -370,8 +370,8 @@ FAULTS = [
     ),
     Fault(
         name="line ends are dropped",
-        line="return chain.from_iterable(map(self._stretches.__getitem__, STRETCH.findall(text) if known else [text]))",
-        becomes="return chain.from_iterable(map(self._stretches.__getitem__, text.splitlines() if known else [text]))",
+        line="stretches = STRETCH.findall(text) if self._known else [text]",
+        becomes="stretches = text.splitlines() if self._known else [text]",
         symptom="Single sentences are right. Poems, code and chats come back as one line.",
         hints=["Compare a text and what comes back, character by character.", "Which step loses characters?"],
         seen_in="rasbt/LLMs-from-scratch#495: split() took the line ends with it.",

@@ -16,8 +16,13 @@ SYMBOLS = [chr(byte if byte in PRINTABLE else next(OTHERS)) for byte in BYTES]  
 
 
 def save(tokenizer: Tokenizer, path: Path | str) -> None:
-    """Write `path`, a JSON file that `load` reads, and beside it one for people, with the suffix .txt."""
+    """Write `path`, a JSON file that `load` reads, and beside it one for people, with the suffix .txt.
+
+    Raises ValueError for a path that has that suffix itself.
+    """
     path = Path(path)
+    if path.suffix == ".txt":
+        raise ValueError(f"{path} ends in .txt, as the file for people will: choose .json")
     kept = {
         "merges": [list(pair) for pair in tokenizer.merges],
         "pattern": tokenizer.pattern,
@@ -46,10 +51,15 @@ def load(path: Path | str) -> Tokenizer:
 def load_gpt2(path: Path | str) -> Tokenizer:
     """GPT-2's tokenizer from its published merges, the file `vocab.bpe` or `merges.txt`: its ids are GPT-2's.
 
-    Raises ValueError, with the line's number, for a line that is not two symbols known by then.
+    Raises ValueError for a file that cannot be read and, with its number, for a line that is not two symbols known by
+    then.
     """
     ids, merges = {symbol: i for i, symbol in enumerate(SYMBOLS)}, []
-    for number, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
+    try:
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} cannot be read ({error}): expected GPT-2's merges") from error
+    for number, line in enumerate(lines, 1):
         if line.startswith("#version") or not line:
             continue
         symbols = line.split(" ")

@@ -18,7 +18,7 @@ STORY_TOLD = (
     "Sara wanted the millstone. She fetched the millstone from the hallway. The horse found the pencil in the laundry. "
     "Then Samir stole the millstone from Sara in the hallway, and she was sad. The millstone was with Samir. "
     "The horse brought the red pencil to Samir in the hallway. Samir put the millstone in the garden. He went to the "
-    "park. He kept the pencil. In the end the girl was cross without the millstone.\n"
+    "park. He kept the pencil. In the end the girl had no millstone and was cross.\n"
 )
 OTHERS = {
     "facts": "Sara Taylor works as a historian. A parrot is an animal. A puppy is a young dog. Varna is the capital of "
@@ -88,10 +88,10 @@ PLANTED = [
     ("story", "He went to the park", "He went to the garden", "move"),
     ("story", "He kept the pencil", "He kept the millstone", "holder"),
     ("story", "He went", "It went", "subject"),
-    ("story", "the girl was", "the woman was", "fact"),
-    ("story", "girl was cross without the millstone", "girl had the millstone and was glad", "ending"),
-    ("story", "cross without", "glad without", "mood"),
-    ("story", "without the millstone", "without the pencil", "wish"),
+    ("story", "the girl had", "the woman had", "fact"),
+    ("story", "girl had no millstone and was cross", "girl had the millstone and was glad", "ending"),
+    ("story", "no millstone and was cross", "no millstone and was glad", "mood"),
+    ("story", "no millstone", "no pencil", "wish"),
     ("story", "Then Samir", "then Samir", "grammar"),
     ("story", " The horse found", " horse The found", "grammar"),
     ("story", "was in the market.", "was in the market", "grammar"),
@@ -210,8 +210,8 @@ def test_the_end_comes_only_at_the_end():
     """A line's end in the midst of a story; a story without an ending; text after the ending; unknown words."""
     middle = STORY_TOLD.replace(" He kept the pencil.", "\n")
     assert not judge(middle).flawless
-    assert not judge(STORY_TOLD + "In the end the girl was sad without the millstone.\n").flawless
-    assert not judge(STORY_TOLD.strip() + " In the end the girl was sad without the millstone.\n").flawless
+    assert not judge(STORY_TOLD + "In the end the girl had no millstone and was sad.\n").flawless
+    assert not judge(STORY_TOLD.strip() + " In the end the girl had no millstone and was sad.\n").flawless
     assert not judge("\n").flawless
     assert judge("Bonjour le monde.").grammatical == 0
     assert judge("Bonjour").consistent == 0
@@ -235,15 +235,15 @@ def test_answers_by_hand():
         "Who has the pencil?": "Samir.",
         "What colour is the pencil?": "red.",
         "What does Sara like?": answers["What does Sara like?"],
-        "Which job has Sara?": "historian.",
+        "Which job does Sara have?": "historian.",
         "Which town is Sara from?": "Skell.",
         "How does Sara feel?": "cross.",
         "Is Sara a historian?": "yes.",
         "What does Samir like?": answers["What does Samir like?"],
-        "Which job has Samir?": answers["Which job has Samir?"],
+        "Which job does Samir have?": answers["Which job does Samir have?"],
         "Which town is Samir from?": answers["Which town is Samir from?"],
         "How does Samir feel?": "Nobody knows.",
-        f"Is Samir a {answers['Which job has Samir?'][:-1]}?": "yes.",
+        f"Is Samir a {answers['Which job does Samir have?'][:-1]}?": "yes.",
         "What does Sara want?": "The millstone.",
     }
     assert obeyed("Who has the pencil?", "The horse.", STORY_TOLD.split(" Then")[0]).obeyed

@@ -82,7 +82,7 @@ def test_a_seed_gives_the_same_text_everywhere():
     """The hash of these texts was stored once; weights are whole numbers so that no machine rounds them its own way."""
     text = "".join(story.text for config in (BASE, EVERY) for story in world.stories(200, 1, config))
     assert (
-        hashlib.sha256(text.encode()).hexdigest() == "863180775f042e795b0ad0c0ecca1c0670d5ac92ce466c5afbee0043cbc48145"
+        hashlib.sha256(text.encode()).hexdigest() == "4f6569bdd5244c19724f76ae83e96f66cebfcb05692420c561d0388814681417"
     )
 
 
@@ -359,7 +359,7 @@ def test_only_what_is_possible_can_come_next():
     assert world.next_token_distribution(f"{before} Samir slept in the") == {"hallway": 1.0}
     assert "garden" not in world.next_token_distribution(f"{before} She went to the")
     assert world.next_token_distribution(f"{before} In the end the") == {"girl": 1.0}
-    assert world.next_token_distribution(f"{before} In the end the girl") == {"was": 1.0}
+    assert world.next_token_distribution(f"{before} In the end the girl had") == {"no": 1.0}
 
 
 @pytest.mark.parametrize(

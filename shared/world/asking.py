@@ -55,7 +55,7 @@ def questions(story: State) -> list[Question]:
         name, person = agent.word, agent.person
         asked += [
             Question(f"What does {name} like?", f"{person.food}."),
-            Question(f"Which job has {name}?", f"{person.job}."),
+            Question(f"Which job does {name} have?", f"{person.job}."),
             Question(f"Which town is {name} from?", f"{person.town}."),
             Question(f"How does {name} feel?", f"{agent.mood}." if agent.mood else "Nobody knows."),
             Question(f"Is {name} a {person.job}?", "yes."),

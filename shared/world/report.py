@@ -29,9 +29,9 @@ WORLDS = {
     "BASE": (BASE, "stories with questions, facts, requests: what the story model learnt from"),
 }
 CUTS = (
-    "Then it put the purple mirror in the cellar.",
-    "Nina found the mirror in the cellar. The dog",
-    "It brought the purple mirror to Nina in the",
+    "Soon he put the glove in the forest.",
+    "He brought the map to Ann in the",
+    "and she was delighted. The goat",
 )
 TARGETS = {"excess": 0.05, "consistent": 0.95}
 
@@ -67,7 +67,7 @@ def trained(found: dict) -> str:
 
 def moments() -> list[str]:
     """A held-out story cut off at three places."""
-    text = stories(9, HELD_OUT + 5, BASE)[8].text
+    text = stories(7, HELD_OUT + 5, BASE)[6].text
     return [text[: text.index(cut) + len(cut)] for cut in CUTS]
 
 

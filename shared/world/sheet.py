@@ -30,8 +30,9 @@ def question(voice: Voice, world: World, state: State, word: str) -> None:
             pick(even(wants, ("like", "want"), "wish"))
     elif word == "Which":
         if pick(JOB_OR_TOWN) == "job":
-            say("has")
+            say("does")
             pick(even(people))
+            say("have")
         else:
             say("is")
             pick(even(people))

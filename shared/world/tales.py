@@ -8,7 +8,8 @@ The laws of a story. Two people and an animal are somewhere; each of two things 
 the three. Who finds, puts, gives or takes a thing goes where the thing, the place or the other one is. Only what lies
 can be found, only what one holds can be given, put away or kept, only what another holds can be taken. "He", "she" and
 "it" are the subject of the sentence before, which is not named again. A person has one home, job and favourite food in
-all texts. The hero wants one of the things, and in the end is happy with it or sad without it, or we are not told.
+all texts. The hero wants one of the things, and in the end has it and is glad, or has it not and is sad, or
+we are not told.
 """
 
 import functools
@@ -155,7 +156,7 @@ class Tale:
             self._add_people(words, weights, 4)
             if self.last:
                 words.append(self.last.pronoun.capitalize())
-                weights.append(6)
+                weights.append(12)
         if self.events >= FEWEST_EVENTS:
             words += ENDINGS
             weights += 3, 1
@@ -166,7 +167,7 @@ class Tale:
         self._add_people(words, weights, 4)
         if self.last:
             words.append(self.last.pronoun)
-            weights.append(6)
+            weights.append(12)
         return Choice(words, weights, self.subjects_sayable, "subject")
 
     def _add_people(self, words, weights, weight):
@@ -301,15 +302,12 @@ class Tale:
             return
         self.say("the end the")
         self.tell(hero.person.noun, "noun", "fact")
-        if self.pick(even(("had",) if thing.holder is hero else ("was",), ("had", "was"), "ending")) == "had":
-            self.say("the")
-            self.tell(thing.word, "object", "wish")
-            self.say("and was")
-            self.state.ending, hero.mood = "happy", self.pick(MOODS["glad"])
-        else:
-            self.state.ending, hero.mood = "sad", self.pick(MOODS["cross"])
-            self.say("without the")
-            self.tell(thing.word, "object", "wish")
+        self.say("had")
+        happy = self.pick(even(("the",) if thing.holder is hero else ("no",), ("the", "no"), "ending")) == "the"
+        self.tell(thing.word, "object", "wish")
+        self.say("and was")
+        self.state.ending = "happy" if happy else "sad"
+        hero.mood = self.pick(MOODS["glad" if happy else "cross"])
         self.say(".")
 
     def _after(self):

@@ -67,7 +67,7 @@ Skell Tunby Ulver Vorby Wickel Yelm Zabel Amber Brask Crome Dunel Erby Flint Gre
 Larn Mosk Nolby Olvar Prask Ryle Sturm Tresk Usk Vilm Worrel Yosk Zeld Arnel Bovey Clune Drask Eskel Frome
 Girvel Holm""".split()
 GROWN_ANIMALS = "dog cat cow horse sheep goat hen duck goose bear lion hare".split()
-YOUNG_ANIMALS = "puppy kitten calf foal lambkin kid chick duckling gosling cub whelp leveret".split()
+YOUNG_ANIMALS = "puppy kitten calf foal lamb kid chick duckling gosling cub whelp leveret".split()
 GROWN_UP = dict(zip(YOUNG_ANIMALS, GROWN_ANIMALS, strict=True)) | {"boy": "man", "girl": "woman"}
 OTHER_ANIMALS = """parrot raven magpie pigeon rabbit monkey donkey mule pony ferret weasel squirrel hedgehog tortoise
 toad rat""".split()
@@ -103,16 +103,16 @@ UNITS = "zero one two three four five six seven eight nine".split()
 TEENS = "ten eleven twelve thirteen fourteen fifteen sixteen seventeen eighteen nineteen".split()
 TENS = "twenty thirty forty fifty sixty seventy eighty ninety".split()
 VARIABLES = "b c d e f g h x y".split()  # no "a", which is an article
-MOVES, STAYS = "went walked ran hurried".split(), "slept waited rested sang".split()
+MOVES, STAYS = "went walked ran hurried".split(), "slept waited rested sat".split()
 FINDS, GIVES = "found fetched".split(), "gave brought".split()
-PUTS, TAKES = "put hid left".split(), "took borrowed stole".split()
+PUTS, TAKES = "put hid left".split(), "took snatched stole".split()
 FACT_VERBS = "ate worked dreamed kept".split()
 VERBS = MOVES + STAYS + FINDS + GIVES + PUTS + TAKES + FACT_VERBS
-FUNCTION_WORDS = """Once a from was in the A There and wanted to as of The with Then Later Soon In end had without
+FUNCTION_WORDS = """Once a from was in the A There and wanted to as of The with Then Later Soon In end had no have
 Nobody knows what happened next mysterious Where Who What Which Is How Write List is has does colour job
 town like feel want about story objects places people animal an person works likes comes made All are
 capital let print plus minus""".split()
-ASKED = ["nobody", "yes", "no"]  # answers that no story writes
+ASKED = ["nobody", "yes"]  # answers that no story writes
 
 TONES = ["happy", "sad", "mysterious"]
 LISTABLE = ["people", "objects", "places"]
