@@ -75,8 +75,8 @@ def split(text: str, pattern: str | None = GPT2) -> list[str]:
     if not isinstance(pattern, str):
         raise ValueError(f"the pattern {pattern!r} is none: expected a str, or None")
     pieces = _finder(pattern)(text)
-    if sum(map(len, pieces)) != len(text):
-        raise ValueError(f"the pattern {pattern!r} leaves out {len(text) - sum(map(len, pieces))} characters of a text")
+    if missing := len(text) - len("".join(pieces)):
+        raise ValueError(f"the pattern {pattern!r} leaves out {missing} characters of a text")
     return pieces
 
 
@@ -108,7 +108,7 @@ def most_frequent(counts: dict[str, int]) -> str | None:
     return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
 
 
-def learn_by_recounting(pieces: Sequence[str], n: int) -> list[str]:
+def learn_by_recounting(pieces: Iterable[str], n: int) -> list[str]:
     """Rung 1: before each of the n merges, count every pair of the text. Returns pairs, fewer if none is left."""
     words, merges = [spell(piece) for piece in pieces], []
     while len(merges) < n:
@@ -120,7 +120,7 @@ def learn_by_recounting(pieces: Sequence[str], n: int) -> list[str]:
     return merges
 
 
-def learn_from_distinct(pieces: Sequence[str], n: int) -> list[str]:
+def learn_from_distinct(pieces: Iterable[str], n: int) -> list[str]:
     """Rung 2: the same, but equal words are counted once and weighed by how often they stand."""
     words, merges = {spell(piece): count for piece, count in Counter(pieces).items()}, []
     while len(merges) < n:
@@ -135,7 +135,7 @@ def learn_from_distinct(pieces: Sequence[str], n: int) -> list[str]:
     return merges
 
 
-def learn(pieces: Sequence[str], n: int) -> list[str]:
+def learn(pieces: Iterable[str], n: int) -> list[str]:
     """Rung 3: counts are kept, and a merge changes them only in the words that hold its pair.
 
     A heap says which pair is next. Merging lowers the counts of pairs that were there and brings new ones, so what
@@ -160,7 +160,7 @@ def learn(pieces: Sequence[str], n: int) -> list[str]:
 class _Corpus:
     """Distinct words, the counts of their pairs, and in which words a pair stands (or once stood)."""
 
-    def __init__(self, pieces: Sequence[str]):
+    def __init__(self, pieces: Iterable[str]):
         distinct = Counter(pieces)
         self.words, self.often = [spell(piece) for piece in distinct], list(distinct.values())
         self.counts, self.where = counts, where = defaultdict(int), defaultdict(list)
@@ -203,7 +203,7 @@ def train(
     vocab_size: int,
     pattern: str | None = GPT2,
     specials: Sequence[str] = (),
-    learn: Callable[[Sequence[str], int], list[str]] = learn,
+    learn: Callable[[Iterable[str], int], list[str]] = learn,
 ) -> "Tokenizer":
     """A tokenizer with 256 bytes and vocab_size - 256 merges, fewer if no pair is left, and the specials behind them.
 
@@ -215,7 +215,7 @@ def train(
             f"vocab_size is {vocab_size!r}: expected at least 256, a token for each byte, and at most {MOST}"
         )
     texts = text if isinstance(text, Iterable) and not isinstance(text, str | bytes) else [text]
-    pieces = list(chain.from_iterable(split(_checked(each), pattern) for each in texts))
+    pieces = chain.from_iterable(split(_checked(each), pattern) for each in texts)
     merges = [(ord(a), ord(b)) for a, b in learn(pieces, vocab_size - 256)]
     return Tokenizer(merges, pattern, specials)
 

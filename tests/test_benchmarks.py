@@ -177,7 +177,7 @@ def test_differences_are_counted():
     ("learning", "cold", "warm"),
     [
         ({"differing": 1}, {}, {}),
-        ({"to_peer": 1.01}, {}, {}),
+        ({"to_peer": 1.11}, {}, {}),
         ({"to_peer": math.nan}, {}, {}),
         ({}, {"to_hugging_face": 1.99}, {}),
         ({}, {"differing": 1}, {}),
