@@ -321,7 +321,8 @@ class Tokenizer:
         """The same in n log n steps: each place waits under the rank of its pair, and the ranks are taken in order.
 
         A merge joins its place with the next one. The pairs that it makes have higher ranks than its own, since they
-        hold its token: so each rank comes up once, with all its places.
+        hold its token: so each rank comes up once, with all its places. Places of a pair of equal tokens, the only ones
+        that can overlap, were put there by one pass from left to right, and so have their turn in that order.
         """
         tokens, waiting = list(word), defaultdict(list)
         after, before = list(range(1, len(word) + 1)), list(range(-1, len(word) - 1))
@@ -332,7 +333,7 @@ class Tokenizer:
         while ranks:
             rank = heapq.heappop(ranks)
             first, second = self._pairs[rank]
-            for place in sorted(waiting.pop(rank)):
+            for place in waiting.pop(rank):
                 gone = after[place]
                 if tokens[place] != first or gone == len(word) or tokens[gone] != second:
                     continue  # a merge before this one took one of the two

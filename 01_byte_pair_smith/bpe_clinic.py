@@ -64,7 +64,7 @@ def _check_rungs(m):
             if (found := rung(words, 30)) != wanted:
                 at = next((i for i, pair in enumerate(wanted) if found[i : i + 1] != [pair]), len(wanted))
                 return (
-                    f"{rung.__name__} leaves recounting at merge {at}. Count the pairs of 'abababab', then merge 'ab'"
+                    f"{rung.__name__} leaves recounting at merge {at}. A tie? Or a count: try 'abababab', merging 'ab'"
                 )
 
 
@@ -98,9 +98,7 @@ def _check_long(m):
         found, wanted = tokenizer.encode(piece), _by_the_rule(tokenizer, piece)
         if found != wanted:
             at = next(i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b)
-            return (
-                f"a word of {len(piece)} letters differs at token {at}. Short words are right: which place goes first?"
-            )
+            return f"a word of {len(piece)} letters differs at token {at}. Is it the rule, or the order of the places?"
 
 
 def _check_steps(m):
@@ -347,13 +345,13 @@ FAULTS = [
         name="merges applied from left to right",
         line="rank = min(map(self._ranks.__getitem__, pairs(word)))",
         becomes="rank = next((self._ranks[pair] for pair in pairs(word) if pair in self._ranks), NEVER)",
-        symptom="Texts come back, and many words have the right ids. Long words all do.",
+        symptom="Texts come back, and many words have the right ids. Those of more than 64 letters all do.",
         hints=["Of several pairs that could be merged, which one is?", "The merges were learnt in an order. Why?"],
         seen_in="ztxz16/fastllm#715: 55 to 62 % of the words tried were split otherwise than by the reference.",
     ),
     Fault(
         name="places of a long word out of order",
-        line="for place in sorted(waiting.pop(rank)):",
+        line="for place in waiting.pop(rank):",
         becomes="for place in waiting.pop(rank)[::-1]:",
         symptom="Long runs of tabs, spaces or one letter have other ids than the reference; all short words are right.",
         hints=["Encode aaaaa by hand, with the merge aa.", "In which order do the places of one rank have their turn?"],
