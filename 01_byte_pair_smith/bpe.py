@@ -280,9 +280,7 @@ class Tokenizer:
             if len(held) > read_again_at:
                 ids, held = self._encode_settled(held, special, max(0, len(held) - longest))
                 yield from ids
-                read_again_at = 2 * len(
-                    held
-                )  # a pre-token that comes letter by letter is read a few times, not at each
+                read_again_at = 2 * len(held)  # else a long word that comes letter by letter is read at each letter
         yield from self.encode(held, allowed)
 
     def _encode_settled(self, text, special, end):

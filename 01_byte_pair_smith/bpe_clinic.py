@@ -35,7 +35,7 @@ def _by_the_rule(tokenizer, piece):
 
 def _small(m, pattern=None, **settings):
     """A tokenizer with fifty merges learnt from PROSE."""
-    return m.train(PROSE * 2, 306, **{"pattern": m.GPT2} | ({"pattern": pattern} if pattern else {}) | settings)
+    return m.train(PROSE * 2, 306, pattern or m.GPT2, **settings)
 
 
 def _check_wikipedia(m):

@@ -1,4 +1,4 @@
-"""Lesson 04: attention against independent references, and its clinic against itself."""
+"""Lesson 04: attention against independent references. (Its clinic: test_clinics.py.)"""
 
 import math
 import re
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from shared.clinic import examine, plant, repair
+from shared.clinic import examine
 from shared.memory import peak_bytes
 
 NOTEBOOK = Path(attention.__file__).with_name("attention_vis.ipynb")
@@ -33,25 +33,6 @@ def random_mask(seed, *shape):
     mask = torch.rand(shape, generator=torch.Generator().manual_seed(seed)) > 0.5
     mask[..., 0] = True
     return mask
-
-
-def test_every_check_passes_on_the_healthy_module():
-    """No check cries wolf."""
-    assert examine(attention).healthy
-
-
-@pytest.mark.parametrize("fault", attention.FAULTS, ids=lambda fault: fault.name)
-def test_every_fault_is_caught_and_its_repair_heals(fault):
-    """Planting turns a check red; the healthy line put back turns all green."""
-    patient = plant(attention, fault)
-    assert examine(patient).failed
-    assert examine(repair(patient, fault.becomes, fault.line)).healthy
-
-
-@pytest.mark.parametrize("fault", attention.FAULTS, ids=lambda fault: fault.name)
-def test_every_fault_has_a_chart(fault):
-    """A symptom, a hint, and a thread (or a word about why there is none)."""
-    assert fault.symptom and fault.hints and re.search(r"[\w.-]+/[\w.-]+#\d+", fault.seen_in)
 
 
 def test_faults_are_thirteen_different_ones():

@@ -1,4 +1,4 @@
-"""Lesson 01: byte-pair encoding against Hugging Face's tokenizers and tiktoken, and its clinic against itself."""
+"""Lesson 01: byte-pair encoding against Hugging Face's tokenizers and tiktoken. (Its clinic: test_clinics.py.)"""
 
 import functools
 import json
@@ -18,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Regex, models, pre_tokenizers, trainers
 
-from shared.clinic import examine, plant, repair
 from shared.corpus import python_docs
 
 PATTERNS = {"GPT2": bpe.GPT2, "GPT4": bpe.GPT4}
@@ -114,25 +113,6 @@ def by_words(tokenizer, text):
 
 
 # the clinic
-
-
-def test_every_check_passes_on_the_healthy_module():
-    """No check cries wolf."""
-    assert examine(bpe).healthy
-
-
-@pytest.mark.parametrize("fault", bpe.FAULTS, ids=lambda fault: fault.name)
-def test_every_fault_is_caught_and_its_repair_heals(fault):
-    """Planting turns a check red; the healthy line put back turns all green."""
-    patient = plant(bpe, fault)
-    assert examine(patient).failed
-    assert examine(repair(patient, fault.becomes, fault.line)).healthy
-
-
-@pytest.mark.parametrize("fault", bpe.FAULTS, ids=lambda fault: fault.name)
-def test_every_fault_has_a_chart(fault):
-    """A symptom, a hint, and a thread."""
-    assert fault.symptom and fault.hints and re.search(r"[\w.-]+/[\w.-]+#\d+", fault.seen_in)
 
 
 def test_faults_are_twelve_different_ones():
