@@ -14,8 +14,9 @@ EVERY = Config(story=5, facts=2, sums=2, code=2, requests=2, questions=300)
 # Two whose facts the default world knows; the rest is written by hand, each law of a story used at least once.
 STORY_TOLD = (
     "Once Sara Taylor, a young historian from Skell, was in the market. Samir Cook, her uncle, was in the bedroom. "
-    "A horse was in the kitchen. There was a pink millstone in the hallway and a red pencil in the laundry. "
-    "Sara wanted the millstone. She fetched the millstone from the hallway. The horse found the pencil in the laundry. "
+    "A horse was in the kitchen. A pink millstone was in the hallway. A red pencil was in the laundry. "
+    "Sara wanted the millstone in the hallway. She fetched the millstone from the hallway. "
+    "The horse found the pencil in the laundry. "
     "Then Samir stole the millstone from Sara in the hallway, and she was sad. The millstone was with Samir. "
     "The horse brought the red pencil to Samir in the hallway. Samir put the millstone in the garden. He went to the "
     "park. He kept the pencil. In the end the girl had no millstone and was cross.\n"
@@ -59,10 +60,11 @@ PLANTED = [
     ("story", "her uncle", "his uncle", "pronoun"),
     ("story", "uncle", "son", "kin"),
     ("story", "uncle", "aunt", "kin"),
-    ("story", "red pencil in", "pink pencil in", "twice"),
-    ("story", "red pencil in", "red millstone in", "twice"),
+    ("story", "red pencil was", "pink pencil was", "twice"),
+    ("story", "red pencil was", "red millstone was", "twice"),
     ("story", "Sara wanted", "Samir wanted", "hero"),
     ("story", "wanted the millstone", "wanted the lamp", "stranger"),
+    ("story", "wanted the millstone in the hallway", "wanted the millstone in the laundry", "place"),
     ("story", "She fetched", "He fetched", "subject"),
     ("story", "She fetched", "Sara fetched", "subject"),
     ("story", "She fetched", "Bob fetched", "grammar"),
@@ -87,6 +89,7 @@ PLANTED = [
     ("story", "to Samir in", "to the horse in", "self"),
     ("story", "He went to the park", "He went to the garden", "move"),
     ("story", "He kept the pencil", "He kept the millstone", "holder"),
+    ("story", "He went to the park. He kept", "He kept the pencil. He kept", "possible"),
     ("story", "He went", "It went", "subject"),
     ("story", "the girl had", "the woman had", "fact"),
     ("story", "girl had no millstone and was cross", "girl had the millstone and was glad", "ending"),

@@ -30,7 +30,7 @@ RULES = {
     "subject": "who acted last is called he, she or it, and others by name; no two sentences running are about a "
     "thing; the end comes after three to eight events",
     "possible": "one can find a thing if one lies, give, put or keep one if one has one, take one if another has one; "
-    "an animal has no food, job or home",
+    "an animal has no food, job or home; nobody rests, eats, works or the like in the same way twice running",
     "move": "one goes to another place than where one is",
     "free": "only what lies somewhere can be found",
     "holder": "only what one holds can be given, put away or kept, and it is taken from who holds it",

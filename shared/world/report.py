@@ -29,9 +29,9 @@ WORLDS = {
     "BASE": (BASE, "stories with questions, facts, requests: what the story model learnt from"),
 }
 CUTS = (
-    "Soon he put the glove in the forest.",
-    "He brought the map to Ann in the",
-    "and she was delighted. The goat",
+    "She left the hammer in the harbour.",
+    "and it was thankful. The sheep",
+    "Emma fetched the curtain from the",
 )
 TARGETS = {"excess": 0.05, "consistent": 0.95}
 
@@ -67,7 +67,7 @@ def trained(found: dict) -> str:
 
 def moments() -> list[str]:
     """A held-out story cut off at three places."""
-    text = stories(7, HELD_OUT + 5, BASE)[6].text
+    text = stories(7, HELD_OUT + 8, BASE)[6].text
     return [text[: text.index(cut) + len(cut)] for cut in CUTS]
 
 

@@ -18,12 +18,21 @@ class Agent:
 
 @dataclass(slots=True)
 class Thing:
-    """An object. It lies in `place`, or `holder` has it, and then `place` is None."""
+    """An object. It lies in `place`, or `holder` has it and `place` is None. news: it moved since it was reported."""
 
     word: str
     colour: str
     place: str | None
     holder: Agent | None = None
+    news: bool = False
+
+    def lie_in(self, place: str) -> None:
+        """It is put down."""
+        self.place, self.holder, self.news = place, None, True
+
+    def pass_to(self, agent: Agent) -> None:
+        """Somebody gets it."""
+        self.place, self.holder, self.news = None, agent, True
 
     @property
     def where(self) -> str:

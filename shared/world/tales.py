@@ -6,10 +6,10 @@ text's words already reads it (`writing`), and one that also minds what is true 
 
 The laws of a story. Two people and an animal are somewhere; each of two things lies in a place or is held by one of
 the three. Who finds, puts, gives or takes a thing goes where the thing, the place or the other one is. Only what lies
-can be found, only what one holds can be given, put away or kept, only what another holds can be taken. "He", "she" and
-"it" are the subject of the sentence before, which is not named again. A person has one home, job and favourite food in
-all texts. The hero wants one of the things, and in the end has it and is glad, or has it not and is sad, or
-we are not told.
+can be found, only what one holds can be given, put away or kept, only what another holds can be taken. Nobody rests,
+eats, works or the like twice running. "He", "she" and "it" are the subject of the sentence before, which is not named
+again. A person has one home, job and favourite food in all texts. The hero wants one of the things, and in the end has
+it and is glad, or has it not and is sad, or we are not told.
 """
 
 import functools
@@ -22,6 +22,7 @@ from shared.world.state import Agent, State, Thing
 
 FEWEST_EVENTS, MOST_EVENTS = 3, 8
 ADVERBS, ENDINGS, PRONOUNS = ("Then", "Later", "Soon"), ("In", "Nobody"), ("he", "she", "it")
+IDLE = frozenset(w.STAYS + w.FACT_VERBS)  # verbs that change nothing
 
 
 class Tale:
@@ -33,8 +34,8 @@ class Tale:
         self.world, self.voice, self.state, self.over = world, voice, State(), False
         self.say, self.tell, self.pick = voice.say, voice.tell, voice.pick
         self.last: Agent | None = None  # the subject of the sentence before
-        self.events, self.asked = 0, False
-        self.opening = [self._hero, self._other, self._animal, self._things, self._wish]
+        self.events, self.asked, self.idle = 0, False, ""  # idle: the subject's last verb, if it changed nothing
+        self.opening = [self._hero, self._other, self._animal, self._one_thing, self._another_thing, self._wish]
 
     def sentence(self, first: str | None = None) -> None:
         """Tell the next sentence; `first` is its first word if that was said already."""
@@ -46,7 +47,7 @@ class Tale:
         else:
             self._event()
 
-    # the opening: five sentences of always the same length
+    # the opening: six sentences of always the same length
 
     def _hero(self, first):
         if first is None:
@@ -79,19 +80,21 @@ class Tale:
         self.state.animal = self.state.agents[word] = Agent(word, "it", self.pick(self.world.places))
         self.say(".")
 
-    def _things(self, _):
-        self.say("There was a")
-        one = self._lying(even(w.COLOURS), self.world.objects)
-        self.say("and a")
+    def _one_thing(self, _):
+        self._lying(even(w.COLOURS), self.world.objects)
+
+    def _another_thing(self, _):
+        (one,) = self.state.things.values()
         objects = but(one.word, self.world.lists["object"], "twice")
         self._lying(but(one.colour, tuple(w.COLOURS), "twice"), objects)
-        self.say(".")
 
     def _wish(self, _):
         self.last = self.state.hero
         self.tell(self.last.word, "first name", "hero")
         self.say("wanted the")
         self.state.wish = self.pick(even(tuple(self.state.things)))
+        self.say("in the")
+        self.tell(self.state.things[self.state.wish].place, "place", "place")
         self.say(".")
         self._list_what_can_be_said()
 
@@ -113,11 +116,12 @@ class Tale:
         self.state.people.append(agent)
 
     def _lying(self, colours, objects):
+        self.say("A")
         colour = self.pick(colours)
         word = self.pick(objects)
-        self.say("in the")
-        thing = self.state.things[word] = Thing(word, colour, self.pick(self.world.places))
-        return thing
+        self.say("was in the")
+        self.state.things[word] = Thing(word, colour, self.pick(self.world.places))
+        self.say(".")
 
     # the events: who, what, and what it changes
 
@@ -132,6 +136,8 @@ class Tale:
             self.last = None
             self._report(subject)
         else:
+            if subject is not self.last:
+                self.idle = ""
             self.last = subject
             self._act(subject)
 
@@ -152,7 +158,7 @@ class Tale:
             words, weights = list(ADVERBS), [1] * len(ADVERBS)
             if self._animal_may_act or self.last:
                 words.append("The")
-                weights.append(4 * self._animal_may_act + 3 * (self.last is not None))
+                weights.append(4 * self._animal_may_act + sum(self._reports().values()) // 2)
             self._add_people(words, weights, 4)
             if self.last:
                 words.append(self.last.pronoun.capitalize())
@@ -181,19 +187,24 @@ class Tale:
         return self.last is None or self.last.person is not None
 
     def _animals_and_things(self):
-        words = list(self.state.things) if self.last else []  # not of a thing after a sentence of a thing
-        weights = [3] * len(words)
+        reports = self._reports()
+        words, weights = list(reports), list(reports.values())
         if self._animal_may_act:
             words.append(self.state.animal.word)
             weights.append(8)
         return Choice(words, weights, (*self.state.things, self.state.animal.word), "subject")
+
+    def _reports(self):
+        """The things to report on, with weights: none after a sentence of a thing; news come more often."""
+        return {thing.word: 12 if thing.news else 2 for thing in self.state.things.values()} if self.last else {}
 
     def _act(self, subject):
         things = self.state.things.values()
         lying = [thing for thing in things if thing.holder is None]
         held = [thing for thing in things if thing.holder is subject]
         others = [thing for thing in things if thing.holder not in (None, subject)]
-        verb = self.pick(_verbs(subject.person is not None, bool(lying), bool(held), bool(others)))
+        verb = self.pick(_verbs(subject.person is not None, bool(lying), bool(held), bool(others), self.idle))
+        self.idle = verb if verb in IDLE else ""
         if verb in w.MOVES:
             self.say("to the")
             subject.place = self.pick(but(subject.place, self.world.lists["place"], "move"))
@@ -203,12 +214,12 @@ class Tale:
             thing = self._thing(lying, "free")
             self.say("in the" if verb == "found" else "from the")
             subject.place = self.tell(thing.where, "place", "place")
-            thing.holder, thing.place = subject, None
+            thing.pass_to(subject)
         elif verb in w.PUTS:
             thing = self._thing(held, "holder")
             self.say("in the")
-            subject.place = thing.place = self.pick(self.world.places)
-            thing.holder = None
+            subject.place = self.pick(self.world.places)
+            thing.lie_in(subject.place)
         elif verb in w.GIVES:
             self._give(subject, held)
             return
@@ -241,7 +252,7 @@ class Tale:
         receiver = self._agent([agent for agent in self.state.agents.values() if agent is not giver], "self")
         self.say("in the")
         giver.place = self.tell(receiver.place, "place", "place")
-        thing.holder, thing.place = receiver, None
+        thing.pass_to(receiver)
         self._mood(receiver, "glad")
 
     def _take(self, taker, others):
@@ -250,7 +261,7 @@ class Tale:
         owner = self._agent([thing.holder] if thing.holder else [], "holder")
         self.say("in the")
         taker.place = self.tell(owner.place, "place", "place")
-        thing.holder, thing.place = taker, None
+        thing.pass_to(taker)
         self._mood(owner, "cross")
 
     def _mood(self, agent, kind):
@@ -266,8 +277,7 @@ class Tale:
         """ "the", and one of the things by its name or by colour and name."""
         self.say("the")
         words = [thing.word for thing in offered] + [thing.colour for thing in offered]
-        weights = [3] * len(offered) + [1] * len(offered)
-        word = self.pick(Choice(words, weights, self.things_sayable, rule))
+        word = self.pick(even(words, self.things_sayable, rule))
         return self.state.things.get(word) or self._coloured(word)
 
     def _coloured(self, colour):
@@ -287,9 +297,10 @@ class Tale:
         self.say("was")
         if self.pick(even(("with",) if thing.holder else ("in",), ("with", "in"), "held")) == "in":
             self.say("the")
-            thing.place, thing.holder = self.tell(thing.where, "place", "place"), None
+            thing.lie_in(self.tell(thing.where, "place", "place"))
         else:
-            thing.place, thing.holder = None, self._agent([thing.holder] if thing.holder else [], "holder")
+            thing.pass_to(self._agent([thing.holder] if thing.holder else [], "holder"))
+        thing.news = False
         self.say(".")
 
     # the ending, and questions after it
@@ -332,12 +343,12 @@ def _kin(hero: str | None, other: str | None, gender: str) -> Choice:
 
 
 @functools.cache
-def _verbs(is_person: bool, lying: bool, holds: bool, others_hold: bool) -> Choice:
-    """What somebody can do now."""
+def _verbs(is_person: bool, lying: bool, holds: bool, others_hold: bool, idle: str) -> Choice:
+    """What somebody can do now. idle: what they just did, and will not do again at once; "" for nothing such."""
     groups = [(w.MOVES, 2, True), (w.STAYS, 2, True), (["ate", "worked"], 3, is_person), (["dreamed"], 2, is_person)]
     groups += [(w.FINDS, 8, lying), (w.PUTS, 4, holds), (w.GIVES, 7, holds), (["kept"], 3, holds)]
     groups += [(w.TAKES, 4, others_hold)]
-    offered = [(verb, weight) for verbs, weight, possible in groups if possible for verb in verbs]
+    offered = [(verb, weight) for verbs, weight, possible in groups if possible for verb in verbs if verb != idle]
     words, weights = zip(*offered, strict=True)
     return Choice(words, weights, w.VERBS, "possible")
 
