@@ -34,6 +34,7 @@ test: .venv/ready-dev       ## lint, then run every test and every notebook
 
 bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_bpe.py
+	$(RUN) tests/benchmarks/bench_skipgram.py
 	$(RUN) tests/benchmarks/bench_attention.py
 	$(RUN) tests/benchmarks/bench_tiny_lm.py
 	$(RUN) tests/benchmarks/bench_world.py

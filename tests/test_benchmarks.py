@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_attention
 import bench_bpe
+import bench_skipgram
 import bench_tiny_lm
 import bench_world
 import measure
@@ -196,3 +197,18 @@ def test_bpe_exits_by_its_goals(learning, cold, warm, monkeypatch, capsys):
         monkeypatch.setattr(bench_bpe, "measure_encoding", lambda *_, rows=encoded, **__: rows)
         assert bench_bpe.main() == status
         assert ("NOT MET" in capsys.readouterr().out) == status
+
+
+def test_skipgram_is_measured():
+    rows = bench_skipgram.measure(30, epochs=1, seeds=1, rounds=1)
+    assert [row.name for row in rows] == ["ours", "gensim"]
+    assert all(row.speed > 0 and 0 <= share <= 1 for row in rows for share in row.scores)
+    bench_skipgram.show(rows)
+
+
+@pytest.mark.parametrize("worse", [{"slower": 8.1}, {"scores": (0.7, 0.73)}, {"scores": (math.nan,)}])
+def test_skipgram_goals(worse, capsys):
+    good = [bench_skipgram.Row("ours", 100, 5, (0.8, 0.7)), bench_skipgram.Row("gensim", 500, 1, (0.75, 0.75))]
+    assert measure.report(bench_skipgram.goals(good)) == 0
+    assert measure.report(bench_skipgram.goals([replace(good[0], **worse), good[1]])) == 1
+    assert "NOT MET" in capsys.readouterr().out
