@@ -1,0 +1,169 @@
+"""Lesson 03: rotations and penalties against independent references. (Its clinic: test_clinics.py.)"""
+
+import math
+import re
+
+import pytest
+import rope
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rope_clinic import EXERCISES
+from transformers import BloomConfig, LlamaConfig
+from transformers.models.bloom.modeling_bloom import build_alibi_tensor
+from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
+
+from shared.clinic import examine
+from shared.rotary import RotaryAttention, no_positions
+from shared.tiny_lm import TinyLM
+from shared.training import next_token_loss
+
+evens = st.integers(1, 8).map(lambda half: 2 * half)
+
+
+def draw(seed, *shape):
+    """Normal float64 numbers."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_faults_are_twelve_different_ones():
+    assert len({(fault.line, fault.becomes) for fault in rope.FAULTS}) == len(rope.FAULTS) == 12
+    assert len(rope.CHECKS) == 19
+
+
+@settings(max_examples=60, deadline=None)
+@given(d=evens, length=st.integers(1, 9), first=st.integers(0, 10_000), seed=st.integers(0, 999))
+def test_all_ways_are_one_rotation(d, length, first, seed):
+    """Matrix, complex numbers, pairs, and halves after a change of order; any width and place."""
+    x = draw(seed, 2, length, d)
+    angles = rope.angles(torch.arange(first, first + length), rope.speeds(d))
+    wanted = torch.stack([x[:, t] @ rope.rotation_matrix(angles[t]).T for t in range(length)], dim=1)
+    order = rope.pairs_to_halves(d)
+    assert sorted(order.tolist()) == list(range(d))
+    for found in (
+        rope.rotate_complex(x, angles),
+        rope.rotate_pairs(x, angles),
+        rope.rotate_halves(x[..., order], angles)[..., order.argsort()],
+    ):
+        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)  # float64, sums of two products
+
+
+@settings(max_examples=60, deadline=None)
+@given(d=evens, m=st.integers(0, 2000), n=st.integers(0, 2000), shift=st.integers(0, 100_000), seed=st.integers(0, 999))
+def test_scores_know_the_distance_alone(d, m, n, shift, seed):
+    """In both layouts, wherever the two tokens stand."""
+    q, k = draw(seed, 1, d), draw(seed + 1, 1, d)
+    for rotate in (rope.rotate_pairs, rope.rotate_halves):
+        here, there = (
+            rotate(q, rope.angles(torch.tensor([m + by]), rope.speeds(d)))
+            @ rotate(k, rope.angles(torch.tensor([n + by]), rope.speeds(d))).T
+            for by in (0, shift)
+        )
+        torch.testing.assert_close(here, there, atol=1e-9, rtol=0)  # angles up to 1e5 are exact to 1e-11
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "scaling"),
+    [
+        ("default", {}, rope.Scaling(rope.speeds(64))),
+        ("linear", {"factor": 4.0}, rope.interpolated(64, 4)),
+        ("dynamic", {"factor": 2.0}, rope.dynamic_ntk(64, length=300, trained=128, scale=2)),
+        ("yarn", {"factor": 4.0, "original_max_position_embeddings": 128}, rope.yarn(64, 4, trained=128)),
+        ("yarn", {"factor": 16.0, "original_max_position_embeddings": 64}, rope.yarn(64, 16, trained=64)),
+    ],
+)
+def test_equal_to_llamas(kind, given, scaling):
+    """Its angles are float32: at position 300 they are exact to 300 * 6e-8, 2e-5."""
+    x, places = draw(0, 1, 1, 300, 64).float(), torch.arange(300)
+    parameters = {"rope_type": kind, "rope_theta": 10_000.0} | given
+    config = LlamaConfig(hidden_size=64, num_attention_heads=1, max_position_embeddings=128, rope_parameters=parameters)
+    theirs, _ = apply_rotary_pos_emb(x, x, *LlamaRotaryEmbedding(config)(x, places[None]))
+    ours = rope.rotate_halves(x, rope.angles(places, scaling.speeds)) * scaling.temperature
+    torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
+
+
+@pytest.mark.parametrize("n_heads", range(1, 33))
+def test_slopes_are_blooms(n_heads):
+    """Bloom's bias at key 1 is the slope (it leaves out what a softmax does not see)."""
+    bias = build_alibi_tensor(torch.ones(1, 2), BloomConfig(n_head=n_heads).n_head, torch.float32)
+    torch.testing.assert_close(rope.alibi_slopes(n_heads).float(), bias[:, 0, 1], atol=1e-6, rtol=0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(n_heads=st.integers(1, 9), t_q=st.integers(1, 6), more=st.integers(0, 6), seed=st.integers(0, 99))
+def test_alibi_as_a_row_and_as_a_matrix(n_heads, t_q, more, seed):
+    """Under a causal mask slope times key's place gives the same attention: a softmax does not see a row's constant."""
+    t_k = t_q + more
+    slopes, scores = rope.alibi_slopes(n_heads), draw(seed, n_heads, t_q, t_k)
+    future = torch.ones(t_q, t_k).triu(more + 1) > 0
+    row = slopes[:, None, None] * torch.arange(t_k)
+    both = [
+        (scores + bias).masked_fill(future, -math.inf).softmax(-1) for bias in (rope.alibi_bias(slopes, t_q, t_k), row)
+    ]
+    torch.testing.assert_close(*both, atol=1e-12, rtol=0)
+
+
+def test_the_layer_is_shared_rotary_attention():
+    """The same weights, the same answers as the one that the story model uses; its angles are float32."""
+    torch.manual_seed(0)
+    ours, theirs = rope.Rotary(32, 4), RotaryAttention(32, 4)
+    theirs.load_state_dict(ours.state_dict())
+    x = draw(0, 2, 50, 32).float()
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [rope.Rotary, rope.Alibi])
+@settings(max_examples=25, deadline=None)
+@given(parts=st.lists(st.integers(1, 5), min_size=1, max_size=5), window=st.sampled_from([None, 1, 3]))
+def test_a_cache_in_any_portions(layer, parts, window):
+    """However the tokens are portioned, all of them at once give the same."""
+    torch.manual_seed(0)
+    attention, x = layer(12, 3).double(), draw(1, 2, sum(parts), 12)
+    attention.window = window
+    cache, found = [], []
+    for portion in x.split(parts, dim=1):
+        found.append(attention(portion, cache))
+    torch.testing.assert_close(torch.cat(found, dim=1), attention(x), atol=1e-10, rtol=0)
+
+
+@pytest.mark.parametrize("layer", [rope.Rotary, rope.Alibi])
+def test_it_learns(layer):
+    """In the decoder's slot, gradients reach every weight."""
+    torch.manual_seed(0)
+    model = TinyLM(11, 16, 16, 1, 2, attention=layer, positions=no_positions)
+    x = torch.randint(11, (2, 8))
+    next_token_loss(model, x, x.roll(-1, 1)).backward()
+    assert all(
+        p.grad is not None and p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "qkv.bias" not in name
+    )
+
+
+def test_a_stretched_model_is_itself_within_the_trained_length():
+    """Dynamic NTK changes nothing up to there."""
+    for length in (1, 63, 64):
+        assert torch.equal(rope.dynamic_ntk(16, length, 64, 4).speeds, rope.speeds(16))
+    assert not torch.equal(rope.dynamic_ntk(16, 65, 64, 4).speeds, rope.speeds(16))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: rope.speeds(5), "d is 5"),
+        (lambda: rope.speeds(0), "d is 0"),
+        (lambda: rope.speeds(4, base=0), "base is 0"),
+        (lambda: rope.interpolated(4, 0.5), "scale is 0.5"),
+        (lambda: rope.ntk_aware(4, math.nan), "scale is nan"),
+        (lambda: rope.ntk_aware(2, 4), "d is 2"),
+        (lambda: rope.yarn(4, math.inf, 64), "scale is inf"),
+        (lambda: rope.alibi_slopes(0), "n_heads is 0"),
+        (lambda: rope.rotate_pairs(torch.zeros(3, 4), torch.zeros(2, 2)), "expected (..., T, d), (T, d / 2)"),
+        (lambda: rope.rotate_halves(torch.zeros(3, 5), torch.zeros(3, 2)), "expected (..., T, d), (T, d / 2)"),
+    ],
+)
+def test_bad_input_is_refused_in_words(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call()
+
+
+def test_an_exercise_that_is_not_done_fails():
+    assert len(examine(object(), EXERCISES).failed) == 3
