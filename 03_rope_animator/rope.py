@@ -210,8 +210,8 @@ class Alibi(Rotary):
         return x
 
     def bias(self, t_q: int, t_k: int) -> torch.Tensor:
-        """The causal mask plus a penalty for distance: (n_heads, t_q, t_k)."""
-        return super().bias(t_q, t_k) + alibi_bias(alibi_slopes(self.n_heads), t_q, t_k).float()
+        """The causal mask plus a penalty for distance: (1, n_heads, t_q, t_k); so many axes are PyTorch's fast path."""
+        return super().bias(t_q, t_k) + alibi_bias(alibi_slopes(self.n_heads).float(), t_q, t_k)[None]
 
 
 def _checked_scale(scale):

@@ -2,7 +2,10 @@
 
 import math
 import re
+from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import pytest
 import rope
 import torch
@@ -18,6 +21,7 @@ from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 from shared.training import next_token_loss
 
+NOTEBOOK = Path(rope.__file__).with_name("rope_vis.ipynb")
 evens = st.integers(1, 8).map(lambda half: 2 * half)
 
 
@@ -165,5 +169,28 @@ def test_bad_input_is_refused_in_words(call, message):
         call()
 
 
-def test_an_exercise_that_is_not_done_fails():
-    assert len(examine(object(), EXERCISES).failed) == 3
+def solutions():
+    """The functions in the notebook's folded solutions."""
+    text = next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if "<summary>Solutions" in cell.source)
+    namespace = {"rope": rope, "torch": torch, "math": math}
+    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], namespace)
+    return namespace
+
+
+def test_the_exercises_solutions_pass_their_checks():
+    """And an exercise that is not done fails."""
+    assert examine(SimpleNamespace(**solutions()), EXERCISES).healthy
+    assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"score_by_distance": lambda q, k, speeds, distances: (distances[:, None] * speeds).cos().sum(dim=1)},
+        {"base_for": lambda d, length: length / (2 * math.pi)},
+        {"partial_rotation": lambda x, angles, n_pairs: rope.rotate_pairs(x, angles)},
+    ],
+)
+def test_wrong_answers_to_the_exercises_are_refused(wrong):
+    """Near misses: a score of ones, an exponent forgotten, all pairs turned."""
+    assert examine(SimpleNamespace(**solutions() | wrong), EXERCISES).failed
