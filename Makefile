@@ -42,7 +42,7 @@ bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 world: .venv/ready          ## the story world: its floors, a story, and how near the trained model is to the truth
 	$(RUN) -m shared.world --report
 
-checkpoint: .venv/ready     ## train the story model anew (about an hour on two cores; goes on if interrupted)
+checkpoint: .venv/ready     ## train the story model anew (about two hours on two cores; goes on if interrupted)
 	$(RUN) -m shared.pretrain
 	$(RUN) -m shared.world --pictures
 

@@ -1,6 +1,6 @@
 """Train the story model: python -m shared.pretrain
 
-Writes shared/checkpoints/story_lm.safetensors and its record, story_lm.json. Takes about an hour on two
+Writes shared/checkpoints/story_lm.safetensors and its record, story_lm.json. Takes about two hours on two
 cores, uses a GPU where there is one, and goes on where it was if it was interrupted: it keeps its state beside the
 weights, in story_lm.partial.
 
@@ -44,7 +44,7 @@ class Plan:
     n_heads: int = 4
     context: int = 192
     batch: int = 8
-    steps: int = 20_000
+    steps: int = 36_000
     rate: float = 0.002
     adam_rate: float = 0.003
     warmup: int = 100

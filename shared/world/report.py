@@ -84,7 +84,8 @@ def picture(model: TinyLM, most: int = 9) -> plt.Figure:
             [at - 0.2 for at in places], [guess[word] for word in words], 0.38, color=WORKING, label="model", hatch="//"
         )
         ax.set_yticks(places, words)
-        ax.set(xlabel="probability", title="… " + " ".join(text.split()[-6:]) + " …")
+        ax.set(xlabel="probability")
+        ax.set_title("… " + " ".join(text.split()[-6:]) + " …", fontsize=10)
     axes[0].legend(loc="lower right")
     return figure
 
