@@ -36,6 +36,7 @@ bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_bpe.py
 	$(RUN) tests/benchmarks/bench_skipgram.py
 	$(RUN) tests/benchmarks/bench_attention.py
+	$(RUN) tests/benchmarks/bench_norms.py
 	$(RUN) tests/benchmarks/bench_tiny_lm.py
 	$(RUN) tests/benchmarks/bench_world.py
 

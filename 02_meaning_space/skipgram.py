@@ -147,7 +147,7 @@ def cbow_gradients(w, c, contexts, centres, negatives) -> tuple[torch.Tensor, ..
     mean = w[contexts].mean(dim=1)  # (B, d)
     loss, d_mean, d_centres, d_negatives = negative_gradients(mean, c[centres], c[negatives])
     share = d_mean / contexts.shape[1]  # each neighbour is one m-th of the mean
-    dw = torch.zeros_like(w).index_add_(0, contexts.T.flatten(), share.repeat(contexts.shape[1], 1))
+    dw = torch.zeros_like(w).index_add_(0, contexts.flatten(), share.repeat_interleave(contexts.shape[1], dim=0))
     dc = torch.zeros_like(c).index_add_(0, centres, d_centres)
     return loss.sum(), dw, dc.index_add_(0, negatives.flatten(), d_negatives.flatten(0, 1))
 
@@ -238,7 +238,7 @@ def train_expected(
     seed: int = 0,
     watch: Callable[[int, torch.Tensor], None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The same by `expected_gradients` on the whole text at once, with Adam: no draws but the start. Returns w and c.
+    """w and c by `expected_gradients`: the whole text at once, by Adam, no word thinned out, no draws but the start.
 
     watch: called before each step with its number and w.
     """

@@ -8,7 +8,7 @@ import math
 
 import torch
 
-from shared.clinic import Check, Fault
+from shared.clinic import Check, Fault, difference
 
 
 def _draw(*shapes, seed=0):
@@ -17,19 +17,10 @@ def _draw(*shapes, seed=0):
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
 
 
-def _gap(found, wanted, tolerance=1e-9):
-    """None if equal, else where they differ most. 1e-9: float64 rounds at 1e-16, sums here have under 1000 terms."""
-    gap = (found - wanted).abs().nan_to_num(nan=math.inf)
-    if gap.max() <= tolerance:
-        return None
-    place = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
-    return f"found {found[place]:.3g} at {list(place)}, expected {wanted[place]:.3g}"
-
-
 def _check_lookup(m):
     (table,) = _draw((6, 3))
     ids = torch.tensor([[4, 0], [2, 4]])
-    if gap := _gap(m.one_hot(ids, 6).double() @ table, table[ids]):
+    if gap := difference(m.one_hot(ids, 6).double() @ table, table[ids]):
         return f"one-hot rows times a table are not the table's rows: {gap}"
 
 
@@ -66,7 +57,7 @@ def _check_counts(m):
     wanted = torch.zeros(6, 6, dtype=torch.float64)
     for i, j, count in ((0, 1, 1), (1, 2, 1), (2, 3, 1), (0, 2, 2 / 3), (1, 3, 2 / 3), (0, 3, 1 / 3), (4, 5, 1)):
         wanted[i, j] = wanted[j, i] = count
-    if gap := _gap(found, wanted):
+    if gap := difference(found, wanted):
         return f"the expected counts of 0 1 2 3. 4 5. with a window of 3: {gap}"
 
 
@@ -74,9 +65,9 @@ def _check_keep(m):
     frequency = torch.tensor([900.0, 90.0, 9.0, 1.0], dtype=torch.float64)
     keep = m.keep_probability(frequency, 0.01)
     wanted = torch.tensor([math.sqrt(1 / 90) + 1 / 90, math.sqrt(1 / 9) + 1 / 9, 1, 1], dtype=torch.float64)
-    if gap := _gap(keep, wanted):
+    if gap := difference(keep, wanted):
         return f"900 of 1000 words, threshold 0.01: {gap}. What is a word's frequency divided by?"
-    if gap := _gap(m.keep_probability(10 * frequency, 0.01), keep):
+    if gap := difference(m.keep_probability(10 * frequency, 0.01), keep):
         return f"a text ten times as long keeps other shares of its words: {gap}"
     sentences = [torch.tensor([3, 0, 1, 0, 0, 2]).repeat(2000)]
     thinned = torch.bincount(torch.cat(m.subsample(sentences, keep, torch.Generator().manual_seed(0))), minlength=4)
@@ -84,14 +75,15 @@ def _check_keep(m):
         share, found = keep[word].item(), thinned[word].item() / times
         if abs(found - share) > 5 * math.sqrt(share * (1 - share) / times):
             return (
-                f"{found:.0%} of word {word}'s occurrences were kept, expected {share:.0%}. Whose chance is looked up?"
+                f"{found:.0%} of word {word}'s occurrences were kept, expected {share:.0%}: is that the "
+                "chance to keep, or to drop?"
             )
 
 
 def _check_noise(m):
     frequency = torch.tensor([1.0, 16.0, 81.0, 256.0], dtype=torch.float64)
     wanted = torch.tensor([1.0, 8.0, 27.0, 64.0], dtype=torch.float64) / 100
-    if gap := _gap(m.noise_distribution(frequency), wanted):
+    if gap := difference(m.noise_distribution(frequency), wanted):
         return f"frequencies 1, 16, 81, 256 to the power 0.75 are 1, 8, 27, 64 in a hundred: {gap}"
 
 
@@ -112,7 +104,7 @@ def _check_softmax(m):
     with torch.no_grad():
         found = m.softmax_gradients(w, c, centres, contexts)
     for name, ours, theirs in zip(("loss", "dw", "dc"), found, wanted, strict=True):
-        if gap := _gap(ours.reshape(-1), theirs.detach().reshape(-1)):
+        if gap := difference(ours.reshape(-1), theirs.detach().reshape(-1)):
             return f"full softmax: {name} is not autograd's: {gap}"
 
 
@@ -126,11 +118,11 @@ def _check_negatives(m):
     losses = torch.stack([_pair_loss(*each) for each in zip(*rows, strict=True)])
     with torch.no_grad():
         found = m.negative_gradients(*rows)
-    if gap := _gap(found[0], losses.detach()):
+    if gap := difference(found[0], losses.detach()):
         return f"the loss of a pair with two negatives: {gap}. Is each negative scored for itself?"
     wanted = torch.autograd.grad(losses.sum(), rows)
     for name, ours, theirs in zip(("dw", "dc", "dn"), found[1:], wanted, strict=True):
-        if gap := _gap(ours, theirs):
+        if gap := difference(ours, theirs):
             return f"{name} is not autograd's: {gap}. Which way must a true pair move, and which way a negative?"
 
 
@@ -146,7 +138,7 @@ def _check_expected(m):
     with torch.no_grad():
         found = m.expected_gradients(w, c, counts, noise, 5)
     for name, ours, theirs in zip(("loss", "dw", "dc"), found, wanted, strict=True):
-        if gap := _gap(ours.reshape(-1), theirs.detach().reshape(-1)):
+        if gap := difference(ours.reshape(-1), theirs.detach().reshape(-1)):
             return f"negatives in expectation: {name} is not autograd's: {gap}"
 
 
@@ -168,7 +160,7 @@ def _check_step(m):
         if not moved[touched].abs().sum(dim=1).all():
             row = int(torch.nonzero(touched & (moved.abs().sum(dim=1) == 0))[0])
             return f"row {row} of {name} took part and did not move. Is anything stored?"
-        if gap := _gap(moved, -slope, tolerance=1e-6):  # the squares, 1e12, grow by about 10: 1e-11 of each step
+        if gap := difference(moved, -slope, tolerance=1e-6):  # the squares, 1e12, grow by about 10: 1e-11 of each step
             return f"after a step of rate 1, {name} moved wrongly: {gap}. Which table, and what if a word comes twice?"
 
 
@@ -182,7 +174,7 @@ def _check_cbow(m):
     with torch.no_grad():
         found = m.cbow_gradients(w, c, contexts, centres, negatives)
     for name, ours, theirs in zip(("dw", "dc"), found[1:], wanted, strict=True):
-        if gap := _gap(ours, theirs):
+        if gap := difference(ours, theirs):
             return f"CBOW: {name} is not autograd's: {gap}. What is one neighbour's part in the mean?"
 
 
@@ -198,7 +190,8 @@ def _check_glove(m):
     with torch.no_grad():
         found = m.glove_gradients(*parts, counts)
     for name, ours, theirs in zip(("loss", "dw", "dc", "db_w", "db_c"), found, wanted, strict=True):
-        if gap := _gap(ours.reshape(-1), theirs.detach().reshape(-1), tolerance=1e-7):  # the loss is in the thousands
+        # 1e-7: the loss is in the thousands
+        if gap := difference(ours.reshape(-1), theirs.detach().reshape(-1), tolerance=1e-7):
             return f"GloVe: {name} is not autograd's: {gap}"
 
 
@@ -209,17 +202,18 @@ def _check_ppmi(m):
         for i, j in torch.nonzero(counts):
             share = counts[i, j] * counts.sum() / (counts[i].sum() * counts[:, j].sum())
             wanted[i, j] = max(0.0, math.log(share) - shift)
-        if gap := _gap(m.ppmi(counts, shift), wanted):
+        if gap := difference(m.ppmi(counts, shift), wanted):
             return f"PPMI with a shift of {shift:.2g}: {gap}. What is a pair that was never seen?"
 
 
 def _check_svd(m):
     (matrix,) = _draw((20, 15))
     u, s, v = m.truncated_svd(matrix, 3, rounds=200)
-    if gap := _gap(s, torch.linalg.svdvals(matrix)[:3], tolerance=1e-6):  # what 200 rounds leave of the 17th direction
+    # 1e-6: what 200 rounds leave of the 17th direction
+    if gap := difference(s, torch.linalg.svdvals(matrix)[:3], tolerance=1e-6):
         return f"the three largest singular values: {gap}"
     left, values, right = torch.linalg.svd(matrix)
-    if gap := _gap(u * s @ v.T, left[:, :3] * values[:3] @ right[:3], tolerance=1e-6):
+    if gap := difference(u * s @ v.T, left[:, :3] * values[:3] @ right[:3], tolerance=1e-6):
         return f"the best matrix of rank 3: {gap}"
 
 
@@ -227,11 +221,11 @@ def _check_cosine(m):
     (a,) = _draw((5, 3))
     a[4] = 0
     found = m.cosine(a, a)
-    if gap := _gap(found.diagonal(), torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64)):
+    if gap := difference(found.diagonal(), torch.tensor([1.0, 1, 1, 1, 0], dtype=torch.float64)):
         return f"a vector's cosine with itself is 1, a zero vector's is 0: {gap}"
     longer = a * torch.tensor([1.0, 10, 0.1, 100, 1], dtype=torch.float64)[:, None]
     for ours, name in ((m.cosine(longer, a), "first"), (m.cosine(a, longer), "second")):
-        if gap := _gap(ours, found):
+        if gap := difference(ours, found):
             return f"longer vectors on the {name} side changed the cosines: {gap}. What is a cosine divided by?"
 
 
@@ -347,7 +341,7 @@ FAULTS = [
         name="one table for both",
         line="_, dw, dc, dn = negative_gradients(w[centres], c[contexts], c[negatives])",
         becomes="_, dw, dc, dn = negative_gradients(w[centres], w[contexts], w[negatives])",
-        symptom="it trains; the second table hardly means anything",
+        symptom="it trains, its lists are worse than yours, and the second table hardly means anything",
         hints=["which table holds a word as a context?", "follow what is looked up, and what is moved"],
         seen_in="chaklam-silpasuwanchai/Python-fo-Natural-Language-Processing#6",
     ),
@@ -439,7 +433,7 @@ def _check_centred(m):
     wanted = vectors - vectors.mean(dim=0)
     wanted = wanted @ wanted.T / (wanted.norm(dim=1)[:, None] * wanted.norm(dim=1))
     for common in (0, 100):
-        if gap := _gap(m.centred_cosine(vectors + common), wanted):
+        if gap := difference(m.centred_cosine(vectors + common), wanted):
             return f"{common} was added to every number: {gap}"
 
 
@@ -458,7 +452,7 @@ def _check_contrastive(m):
         scores, diagonal = units[0] @ units[1].T / temperature, torch.arange(5)
         cross = torch.nn.functional.cross_entropy
         wanted = (cross(scores, diagonal) + cross(scores.T, diagonal)) / 2
-        if gap := _gap(m.contrastive(a, b, temperature).reshape(1), wanted.reshape(1)):
+        if gap := difference(m.contrastive(a, b, temperature).reshape(1), wanted.reshape(1)):
             return f"temperature {temperature}: {gap}. Are both directions there, and the positives heated as well?"
 
 

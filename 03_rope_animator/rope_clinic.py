@@ -9,22 +9,13 @@ import math
 
 import torch
 
-from shared.clinic import Check, Fault
+from shared.clinic import Check, Fault, difference
 
 
 def _draw(*shapes, seed=0):
     """Normal float64 tensors."""
     generator = torch.Generator().manual_seed(seed)
     return [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
-
-
-def _gap(found, wanted, tolerance=1e-10):
-    """None if equal, else where they differ most. 1e-10: float64 rounds at 1e-16, sums here have under 100 terms."""
-    gap = (found - wanted).abs().nan_to_num(nan=math.inf)
-    if gap.max() <= tolerance:
-        return None
-    place = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
-    return f"found {found[place]:.4g} at {list(place)}, expected {wanted[place]:.4g}"
 
 
 def _layer(m, kind="Rotary"):
@@ -38,23 +29,23 @@ def _layer(m, kind="Rotary"):
 def _check_speeds(m):
     for d, base in ((8, 10_000.0), (64, 500_000.0)):
         found, ratio = m.speeds(d, base), base ** (-2 / d)
-        if gap := _gap(found, torch.tensor([ratio**i for i in range(d // 2)], dtype=torch.float64)):
+        if gap := difference(found, torch.tensor([ratio**i for i in range(d // 2)], dtype=torch.float64)):
             return f"{d} numbers, base {base:g}: the speeds are 1 and each {ratio:.3g} times the one before: {gap}"
 
 
 def _check_precision(m):
     positions, speeds = torch.tensor([256, 257, 100_001]), torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
     wanted = torch.tensor([[256, 25.6, 2.56], [257, 25.7, 2.57], [100_001, 10_000.1, 1000.01]], dtype=torch.float64)
-    if gap := _gap(m.angles(positions, speeds), wanted):
+    if gap := difference(m.angles(positions, speeds), wanted):
         return f"angles at positions 256, 257 and 100,001: {gap}. In which type are they multiplied?"
 
 
 def _check_sinusoids(m):
     table = m.sinusoids(torch.arange(40), 6, base=100.0)
     angle = 7 * 100 ** (-2 / 6)
-    if gap := _gap(table[7, 2:4], torch.tensor([math.sin(angle), math.cos(angle)], dtype=torch.float64)):
+    if gap := difference(table[7, 2:4], torch.tensor([math.sin(angle), math.cos(angle)], dtype=torch.float64)):
         return f"the second pair at position 7 is the sine and the cosine of {angle:.4g}: {gap}"
-    if gap := _gap(table.unflatten(-1, (-1, 2)).square().sum(dim=-1), torch.ones(40, 3)):
+    if gap := difference(table.unflatten(-1, (-1, 2)).square().sum(dim=-1), torch.ones(40, 3)):
         return f"sine and cosine of one pair share an angle, so their squares sum to 1: {gap}"
 
 
@@ -63,10 +54,10 @@ def _check_matrix(m):
     angles = m.angles(torch.arange(5), m.speeds(6))
     wanted = torch.stack([x[:, t] @ m.rotation_matrix(angles[t]).T for t in range(5)], dim=1)
     for name in ("rotate_complex", "rotate_pairs"):
-        if gap := _gap(getattr(m, name)(x, angles), wanted):
+        if gap := difference(getattr(m, name)(x, angles), wanted):
             return f"{name} is not a product with the matrix of 2 x 2 rotations: {gap}"
     order = [0, 2, 4, 1, 3, 5]
-    if gap := _gap(m.rotate_halves(x[..., order], angles), wanted[..., order]):
+    if gap := difference(m.rotate_halves(x[..., order], angles), wanted[..., order]):
         return f"rotate_halves turns number i with i + d/2: {gap}. Which angle does each number get?"
 
 
@@ -75,9 +66,9 @@ def _check_length(m):
     angles = m.angles(torch.tensor([0, 1, 2, 30, 4000]), m.speeds(6))
     for name in ("rotate_complex", "rotate_pairs", "rotate_halves"):
         turned = getattr(m, name)(x, angles)
-        if gap := _gap(turned[:, 0], x[:, 0]):
+        if gap := difference(turned[:, 0], x[:, 0]):
             return f"{name}: position 0 has turned by nothing, and yet moved: {gap}"
-        if gap := _gap(turned.norm(dim=-1), x.norm(dim=-1)):
+        if gap := difference(turned.norm(dim=-1), x.norm(dim=-1)):
             return f"{name}: a rotation keeps lengths: {gap}. Do both numbers of a pair turn by the same angle?"
 
 
@@ -91,7 +82,7 @@ def _check_distance(m):
         scores = rotate(q.expand(30, 8), angles) @ rotate(k.expand(30, 8), angles).T
         for offset in range(-29, 30):
             same = scores[distance == offset]
-            if gap := _gap(same, same[:1].expand_as(same)):
+            if gap := difference(same, same[:1].expand_as(same)):
                 return f"{name}: the same two vectors {offset} apart have several scores: {gap}"
 
 
@@ -103,7 +94,7 @@ def _check_far(m):
             @ m.rotate_halves(k.float(), m.angles(torch.tensor([3 + at]), m.speeds(8))).T
             for at in (0, shift)
         )
-        if gap := _gap(far, near, tolerance=1e-5):  # float32 rounds at 1e-7; sums of 8 products of size 1
+        if gap := difference(far, near, tolerance=1e-5):  # float32 rounds at 1e-7; sums of 8 products of size 1
             return f"the same two tokens {shift} places on have another score: {gap}. How exact is a large angle?"
 
 
@@ -111,7 +102,7 @@ def _check_order(m):
     q, k = _draw((5, 8), (5, 8))
     angles, order = m.angles(torch.arange(5), m.speeds(8)), m.pairs_to_halves(8)
     wanted = m.rotate_pairs(q, angles) @ m.rotate_pairs(k, angles).T
-    if gap := _gap(m.rotate_halves(q[:, order], angles) @ m.rotate_halves(k[:, order], angles).T, wanted):
+    if gap := difference(m.rotate_halves(q[:, order], angles) @ m.rotate_halves(k[:, order], angles).T, wanted):
         return (
             f"weights reordered for the other layout give other scores: {gap}. Where do 0 and 1, a pair, have to stand?"
         )
@@ -132,14 +123,14 @@ def _check_scale_one(m):
 
 def _check_interpolated(m):
     found = m.angles(torch.arange(0, 40, 4), m.interpolated(16, 4.0).speeds)
-    if gap := _gap(found, m.angles(torch.arange(10), m.speeds(16))):
+    if gap := difference(found, m.angles(torch.arange(10), m.speeds(16))):
         return f"with a scale of 4, position 4 m should have the angles of position m: {gap}. Times or divided by?"
 
 
 def _check_ntk(m):
     for name, scaling in (("ntk_aware", m.ntk_aware(16, 4.0)), ("dynamic_ntk", m.dynamic_ntk(16, 160, 64, 2.0))):
         wanted = m.speeds(16)[[0, -1]] / torch.tensor([1.0, 4.0])  # 2 * 160 / 64 - 1 = 4
-        if gap := _gap(scaling.speeds[[0, -1]], wanted):
+        if gap := difference(scaling.speeds[[0, -1]], wanted):
             return f"{name}, stretched 4 times: the fastest pair keeps its speed, the slowest has a quarter: {gap}"
 
 
@@ -147,9 +138,9 @@ def _check_yarn(m):
     plain, found = m.speeds(64), m.yarn(64, 4.0, 4096)
     ratio = plain / found.speeds  # 1: kept, 4: interpolated
     turns = 4096 * plain / (2 * math.pi)
-    if gap := _gap(ratio[turns > 40], torch.ones(int((turns > 40).sum()))):
+    if gap := difference(ratio[turns > 40], torch.ones(int((turns > 40).sum()))):
         return f"a pair that turns more than 32 times in 4096 positions keeps its speed: {gap}"
-    if gap := _gap(ratio[turns < 0.8], torch.full((int((turns < 0.8).sum()),), 4.0)):
+    if gap := difference(ratio[turns < 0.8], torch.full((int((turns < 0.8).sum()),), 4.0)):
         return f"a pair that turns less than once in 4096 positions is slowed down 4 times: {gap}"
     if (ratio.diff() < -1e-12).any() or abs(found.temperature - (0.1 * math.log(4) + 1)) > 1e-12:
         return f"the ramp should rise and the temperature be 0.1 ln 4 + 1, found {found.temperature:.4f}"
@@ -167,14 +158,14 @@ def _check_slopes(m):
     cases[3] = [2**-4, 2**-8, 0.25]
     for n, wanted in cases.items():
         found = m.alibi_slopes(n)
-        if found.shape != (n,) or _gap(found, torch.tensor(wanted, dtype=torch.float64)):
+        if found.shape != (n,) or difference(found, torch.tensor(wanted, dtype=torch.float64)):
             return f"slopes of {n} heads are {[round(x, 4) for x in found.tolist()]}, published are {wanted}"
 
 
 def _check_bias(m):
     found = m.alibi_bias(torch.tensor([0.5, 0.25]), 2, 3)
     wanted = -torch.tensor([[[1.0, 0, 1], [2, 1, 0]]]) * torch.tensor([0.5, 0.25])[:, None, None]
-    if gap := _gap(found, wanted):
+    if gap := difference(found, wanted):
         return f"two queries, the last two of three tokens; minus slope times distance: {gap}. What do far keys get?"
 
 
@@ -184,7 +175,7 @@ def _check_values(m):
         layer.qkv.weight.data[:24] = 0  # queries and keys
         layer.qkv.bias.data[:24] = 0
         layer.window = 1  # each token sees itself alone
-        if gap := _gap(layer(x), layer.proj(x @ layer.qkv.weight[24:].T + layer.qkv.bias[24:])):
+        if gap := difference(layer(x), layer.proj(x @ layer.qkv.weight[24:].T + layer.qkv.bias[24:])):
             return f"{kind}: a token that sees itself alone should hand on its value as it is: {gap}"
 
 
@@ -195,10 +186,10 @@ def _check_heads(m):
         layer.qkv.bias.data[part : part + 12] = layer.qkv.bias.data[part : part + 4].repeat(3)
     layer.proj = torch.nn.Identity()
     out = layer(x)
-    if gap := _gap(out[..., 4:], out[..., :4].repeat(1, 1, 2)):
+    if gap := difference(out[..., 4:], out[..., :4].repeat(1, 1, 2)):
         return f"three heads with the same weights answer differently: {gap}. Along which axis do positions run?"
     order = torch.tensor([2, 0, 1, 4, 3, 5, 6])
-    if not _gap(layer(x[:, order])[:, -1], out[:, -1], tolerance=1e-3):
+    if not difference(layer(x[:, order])[:, -1], out[:, -1], tolerance=1e-3):
         return "six tokens in another order, and the last token's output is the same: order does not reach the scores"
 
 
@@ -208,7 +199,7 @@ def _check_cache(m):
         layer.window = 4
         cache, wanted = [], layer(x)
         steps = [layer(x[:, :3], cache), *(layer(x[:, t : t + 1], cache) for t in range(3, 7))]
-        if gap := _gap(torch.cat(steps, dim=1), wanted):
+        if gap := difference(torch.cat(steps, dim=1), wanted):
             return (
                 f"{kind}: three tokens at once, then one by one, is not all at once: {gap}. Which position has a step?"
             )
@@ -355,7 +346,7 @@ def _check_score(m):
     distances = torch.tensor([-40, -1, 0, 3, 1000])
     a, b = torch.view_as_complex(q.view(4, 2)), torch.view_as_complex(k.view(4, 2))
     wanted = (a * b.conj() * torch.exp(1j * distances[:, None] * speeds)).real.sum(dim=1)
-    if gap := _gap(m.score_by_distance(q, k, speeds, distances), wanted, tolerance=1e-9):
+    if gap := difference(m.score_by_distance(q, k, speeds, distances), wanted, tolerance=1e-9):
         return f"the score of q and k (pairs are neighbours) at distances -40, -1, 0, 3, 1000: {gap}"
 
 
@@ -372,7 +363,7 @@ def _check_partial(m):
     angles = torch.arange(5, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.1, 0.01, 0.001], dtype=torch.float64)
     for n_pairs in (0, 1, 3, 4):
         pairs = torch.view_as_complex(x.view(2, 5, 4, 2)) * torch.exp(1j * angles * (torch.arange(4) < n_pairs))
-        if gap := _gap(m.partial_rotation(x, angles, n_pairs), torch.view_as_real(pairs).flatten(-2)):
+        if gap := difference(m.partial_rotation(x, angles, n_pairs), torch.view_as_real(pairs).flatten(-2)):
             return f"{n_pairs} of 4 pairs turned (the fastest): {gap}"
 
 

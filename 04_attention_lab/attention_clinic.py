@@ -10,7 +10,7 @@ import math
 import torch
 from torch import nn
 
-from shared.clinic import Check, Fault
+from shared.clinic import Check, Fault, difference
 from shared.memory import peak_bytes
 
 
@@ -28,19 +28,10 @@ def _layer(m, **settings):
     return layer
 
 
-def _gap(found, wanted, tolerance=1e-10):
-    """None if equal, else where they differ most. 1e-10: float64 rounds at 1e-16, the sums have under 100 terms."""
-    gap = (found - wanted).abs().nan_to_num(nan=math.inf)
-    if gap.max() <= tolerance:
-        return None
-    place = tuple(int(i) for i in torch.unravel_index(gap.argmax(), gap.shape))
-    return f"found {found[place]:.2g} at {list(place)}, expected {wanted[place]:.2g}"
-
-
 def _check_loop(m):
     q, k, v, chance = _draw((2, 5, 4), (2, 7, 4), (2, 7, 6), (2, 5, 7))
     for mask, name in ((None, "without a mask"), (chance > 0, "under a mask")):
-        if gap := _gap(m.attention(q, k, v, mask), m.attention_loop(q, k, v, mask)):
+        if gap := difference(m.attention(q, k, v, mask), m.attention_loop(q, k, v, mask)):
             return f"{name}: {gap}. Go from the scores to the weights to the sum, line by line: where do they part?"
 
 
@@ -49,7 +40,7 @@ def _check_torch(m):
     mask = torch.arange(7) < 5  # one axis: the same keys for every query, as for padding
     wanted = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=mask.expand(5, 7), scale=0.3)
     for function in (m.attention_loop, m.attention, m.attention_tiled):
-        if gap := _gap(function(q, k, v, mask, 0.3), wanted):
+        if gap := difference(function(q, k, v, mask, 0.3), wanted):
             return f"{function.__name__} with heads, a padding mask and a scale of 0.3 is not PyTorch's: {gap}"
 
 
@@ -62,7 +53,7 @@ def _check_half(m):
         "attention_tiled in bfloat16": m.attention_tiled(*even(2_000, torch.bfloat16), tile=3),
     }
     for name, out in found.items():
-        if gap := _gap(out, torch.full_like(out, 0.5), tolerance=0.02):  # the rounding of a weight, 8 bits
+        if gap := difference(out, torch.full_like(out, 0.5), tolerance=0.02):  # the rounding of a weight, 8 bits
             return f"{name}: the mean of values that are all 0.5: {gap}. In which type are the sums kept?"
 
 
@@ -70,7 +61,7 @@ def _check_rows(m):
     q, k = _draw((2, 5, 4), (2, 7, 4))
     for mask, name in ((None, "without a mask"), (m.causal_mask(5, 7), "under the causal mask")):
         sums = m.attention_weights(q, k, mask).sum(dim=-1)
-        if gap := _gap(sums, torch.ones_like(sums)):
+        if gap := difference(sums, torch.ones_like(sums)):
             return f"{name} a row's sum is wrong: {gap}. Over which axis is the softmax, and does a mask come after it?"
 
 
@@ -102,7 +93,7 @@ def _check_peeking(m):
 def _check_order(m):
     layer, (x,) = _layer(m, causal=False), _draw((2, 6, 12))
     order = torch.tensor([3, 0, 5, 1, 4, 2])
-    if gap := _gap(layer(x[:, order]), layer(x)[:, order]):
+    if gap := difference(layer(x[:, order]), layer(x)[:, order]):
         return f"shuffled tokens should give the same outputs, shuffled: {gap}. What depends on a token's place?"
 
 
@@ -132,12 +123,12 @@ def _check_qk_norm(m):
         maps.append(layer.weights(x))
     q, k, _ = layer.heads(x)
     for name, found in (("queries", q), ("keys", k)):
-        if gap := _gap(found.pow(2).mean(dim=-1), torch.ones(2, 3, 6), tolerance=1e-6):
+        if gap := difference(found.pow(2).mean(dim=-1), torch.ones(2, 3, 6), tolerance=1e-6):
             return f"with QK-norm the mean square of the {name} should be 1: {gap}"
         if found.mean(dim=-1).abs().max() < 0.1:
             return f"with QK-norm the {name} were centred: that is a layer norm, expected a root mean square"
     for name, found in zip(("queries", "keys"), maps[1:], strict=True):
-        if gap := _gap(found, maps[0], tolerance=1e-6):  # the norm's own epsilon is 1e-16 of the squares
+        if gap := difference(found, maps[0], tolerance=1e-6):  # the norm's own epsilon is 1e-16 of the squares
             return f"with QK-norm, {name} 1000 times longer changed the map: {gap}. Are they divided by their length?"
 
 
@@ -149,7 +140,7 @@ def _check_shift(m):
         wanted = function(q, k, v, scale=1.0)
         for shift in (1e6, -1e6):
             k[:, -1] = shift  # float64 rounds at 1e-10 there, and the weights follow
-            if gap := _gap(function(q, k, v, scale=1.0), wanted, tolerance=1e-8):
+            if gap := difference(function(q, k, v, scale=1.0), wanted, tolerance=1e-8):
                 return f"{name}: {shift:.0e} was added to each score: {gap}. From what does exp count?"
 
 
@@ -159,7 +150,7 @@ def _check_nothing(m):
     q.requires_grad_()
     for name, function in (("attention", m.attention), ("attention_tiled", m.attention_tiled)):
         out = function(q, k, v, mask)
-        if gap := _gap(out[1], torch.zeros(6)):
+        if gap := difference(out[1], torch.zeros(6)):
             return f"{name}: row 1 may attend to nothing and should be zeros: {gap}. Follow its scores into the softmax"
     (slope,) = torch.autograd.grad(m.attention(q, k, v, mask).sum(), q)
     if not slope.isfinite().all():
@@ -172,7 +163,7 @@ def _check_padding(m):
     for causal in (False, True):
         layer = _layer(m, causal=causal)
         padded = layer(torch.cat([x, filler], dim=1), padding.expand(2, 9))
-        if gap := _gap(padded[:, :6], layer(x)):
+        if gap := difference(padded[:, :6], layer(x)):
             return f"three padded tokens were added and a real one's output moved: {gap}. Do padded keys weigh nothing?"
 
 
@@ -182,7 +173,7 @@ def _check_heads(m):
     before = layer(x)
     layer.value.weight.data[:4] = 0  # head 0's values
     after = layer(x)
-    if gap := _gap(after[..., 4:], before[..., 4:]) or _gap(after[..., :4], torch.zeros(2, 6, 4)):
+    if gap := difference(after[..., 4:], before[..., 4:]) or difference(after[..., :4], torch.zeros(2, 6, 4)):
         return f"head 0's values were set to zero: {gap} before the projection. Are heads and tokens mixed up?"
 
 
@@ -195,7 +186,7 @@ def _check_gradient(m):
     for function, how in ((m.attention, "by hand"), (m.attention_tiled, "through the tiles")):
         found = torch.autograd.grad(function(q, k, v, mask, 0.3), inputs, d_out)
         for name, ours, theirs in zip(("dq", "dk", "dv"), found, by_torch, strict=True):
-            if gap := _gap(ours, theirs):
+            if gap := difference(ours, theirs):
                 return f"{name} {how} is not autograd's: {gap}. If no check above fails, derive that line again"
 
 
@@ -205,7 +196,7 @@ def _check_tiles(m):
     for tile in (1, 3, 4, 16):
         plain = m.attention_tiled(q, k, v, mask, tile=tile), m.attention_loop(q, k, v, mask)
         causal = m.attention_tiled(q, k, v, causal=True, tile=tile), m.attention_loop(q, k, v, m.causal_mask(5, 7))
-        if gap := _gap(*plain) or _gap(*causal):
+        if gap := difference(*plain) or difference(*causal):
             return f"tiles of {tile}: {gap}. When a larger score comes, what must shrink? Which keys may a tile see?"
 
 
@@ -281,7 +272,7 @@ CHECKS = [
 
 def _check_soft_cap(m):
     small = torch.linspace(-0.3, 0.3, 7, dtype=torch.float64)
-    if gap := _gap(m.soft_cap(small, 30.0), small, tolerance=1e-4):  # tanh(x) = x - x^3 / 3: here 1e-5
+    if gap := difference(m.soft_cap(small, 30.0), small, tolerance=1e-4):  # tanh(x) = x - x^3 / 3: here 1e-5
         return f"scores far below the cap of 30 changed: {gap}"
     scores = torch.linspace(-300, 300, 2001, dtype=torch.float64)
     capped = m.soft_cap(scores, 30.0)
@@ -296,9 +287,9 @@ def _check_sink(m):
     scores = q @ k.mT / 2
     for sink in (-2.0, 3.0):
         wanted = scores.exp() @ v / (scores.exp().sum(dim=1, keepdim=True) + math.exp(sink))
-        if gap := _gap(m.attention_with_sink(q, k, v, sink), wanted):
+        if gap := difference(m.attention_with_sink(q, k, v, sink), wanted):
             return f"with a sink of {sink:g}: {gap}. Scores are divided by sqrt(d), the sink is not; its value is zero"
-    if gap := _gap(m.attention_with_sink(q, k, v, 2000.0), torch.zeros(5, 4)):
+    if gap := difference(m.attention_with_sink(q, k, v, 2000.0), torch.zeros(5, 4)):
         return f"a sink of 2000 should take everything: {gap}. Take the largest off before exp, the sink included"
 
 
@@ -308,10 +299,10 @@ def _check_merge(m):
     parts = []
     for keys in (slice(0, 3), slice(3, 7)):
         parts += [scores[:, keys].softmax(dim=1) @ v[keys], scores[:, keys].logsumexp(dim=1)]
-    if gap := _gap(m.merge(*parts), scores.softmax(dim=1) @ v):
+    if gap := difference(m.merge(*parts), scores.softmax(dim=1) @ v):
         return f"{gap}. What share of the whole sum of exp(score) lies in part A?"
     far = m.merge(parts[0], parts[1] + 2000, parts[2], parts[3])
-    if gap := _gap(far, parts[0]):
+    if gap := difference(far, parts[0]):
         return f"part A outweighs part B by e^2000: {gap}. Take the larger one off before exp"
 
 

@@ -15,11 +15,13 @@ In a notebook `admit` and `treat` do the same with a fault's number, and show it
 import html
 import itertools
 import linecache
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from types import ModuleType
 
+import torch
 from IPython.display import display
 
 _numbers = itertools.count(1)
@@ -74,6 +76,20 @@ class Examination:
     def healthy(self) -> bool:
         """True if every check passed, and there was one."""
         return bool(self.passed) and not self.failed
+
+
+def difference(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-9) -> str | None:
+    """None if two tensors are equal, else in words where they differ most, and by what. NaN differs from all.
+
+    tolerance: the default is for float64, which rounds at 1e-16, and sums of under a thousand terms of size 1 to 100.
+    """
+    if found.shape != wanted.shape:
+        return f"shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
+    gaps = (found - wanted).abs().nan_to_num(nan=math.inf)
+    if not gaps.numel() or gaps.max() <= tolerance:
+        return None
+    place = tuple(int(i) for i in torch.unravel_index(gaps.argmax(), gaps.shape))
+    return f"found {found[place]:.4g} at {list(place)}, expected {wanted[place]:.4g}"
 
 
 def examine(module: ModuleType, checks: Sequence[Check] | None = None, failures_only: bool = False) -> Examination:
@@ -143,7 +159,8 @@ def _changed(module: ModuleType, line: str, becomes: str, what: str) -> ModuleTy
     lines = source(module).split("\n")
     places = [i for i, text in enumerate(lines) if text.strip() == line]
     if len(places) != 1:
-        raise ValueError(f"{what}: the line {line!r} stands {len(places)} times in {module.__name__}, not once")
+        found = f"the line {line!r} stands {len(places)} times in {module.__name__}, not once"
+        raise ValueError(f"{what}: {found}. Give the whole line, as it is there")
     if line == becomes:
         raise ValueError(f"{what}: {line!r} becomes itself")
     at = places[0]

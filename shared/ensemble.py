@@ -64,6 +64,8 @@ def fit_many(
         for i, model in enumerate(models):
             for name, parameter in model.named_parameters():
                 parameter.copy_(weights[name][i])
+            for name, buffer in model.named_buffers():
+                buffer.copy_(buffers[name][i])  # what the model remembered, such as BatchNorm's means
     return losses
 
 
@@ -75,7 +77,8 @@ def _losses(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
 
 def _clipped(gradients: Sequence[torch.Tensor], most: float) -> list[torch.Tensor]:
     """Each model's gradients, all its tensors together, made no longer than `most`."""
-    norms = torch.stack([gradient.flatten(1).square().sum(dim=1) for gradient in gradients]).sum(dim=0).sqrt()
+    squares = [gradient.square().reshape(len(gradient), -1).sum(dim=1) for gradient in gradients]
+    norms = torch.stack(squares).sum(dim=0).sqrt()
     shares = (most / (norms + 1e-6)).clamp(max=1.0)
     # contiguous: the fused Adam reads a gradient in the order in which it lies in memory
     return [(gradient * _for_each(shares, gradient)).contiguous() for gradient in gradients]

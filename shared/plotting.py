@@ -144,7 +144,9 @@ def gif(draw: Callable[[plt.Figure, object], None], frames: Sequence, *, size=(6
         buffer = io.BytesIO()
         figure.savefig(buffer, format="png")
         plt.close(figure)
-        pictures.append(Picture.open(buffer).convert("RGB").quantize(64))
+        pictures.append(Picture.open(buffer).convert("RGB"))
+    palette = Picture.fromarray(np.concatenate(pictures)).quantize(64)  # one for all, or colours change as it moves
+    pictures = [picture.quantize(palette=palette, dither=Picture.Dither.NONE) for picture in pictures]
     stored = io.BytesIO()
     pause = int(1000 * seconds / len(pictures))
     pictures[0].save(stored, "GIF", save_all=True, append_images=pictures[1:], duration=pause, loop=0)

@@ -1,15 +1,13 @@
 """Lesson 04: attention against independent references. (Its clinic: test_clinics.py.)"""
 
 import math
-import re
-from pathlib import Path
 from types import SimpleNamespace
 
 import attention
-import nbformat
 import pytest
 import torch
 from attention_clinic import EXERCISES
+from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -18,7 +16,6 @@ from torch.nn import functional as F
 from shared.clinic import examine
 from shared.memory import peak_bytes
 
-NOTEBOOK = Path(attention.__file__).with_name("attention_vis.ipynb")
 EXACT = {"atol": 1e-10, "rtol": 0}  # float64 rounds at 1e-16; sums of under 100 terms of size 1
 
 
@@ -191,18 +188,13 @@ def test_large_finite_values_are_not_taken_for_infinite():
     assert attention.attention(torch.zeros(4, 2), torch.zeros(4, 2), v / 4).isfinite().all()
 
 
-def solutions():
-    """The functions in the notebook's folded solutions."""
-    text = next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if "<summary>Solutions" in cell.source)
-    namespace = {"torch": torch, "math": math}
-    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], namespace)
-    return namespace
+SOLVED = solutions(attention, "attention_vis.ipynb", torch=torch, math=math)
 
 
 def test_the_exercises_solutions_pass_their_checks():
     """And an exercise that is not done fails."""
     names = ("soft_cap", "attention_with_sink", "merge")
-    found = solutions()
+    found = SOLVED
     assert examine(SimpleNamespace(**{name: found[name] for name in names}), EXERCISES).healthy
     assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
 
@@ -221,4 +213,4 @@ def test_the_exercises_solutions_pass_their_checks():
 def test_wrong_answers_to_the_exercises_are_refused(wrong):
     """Near misses: a hard cap, a lost factor, no sink, a plain mean, a sum that overflows."""
     (name,) = wrong
-    assert any(name in check for check in examine(SimpleNamespace(**solutions() | wrong), EXERCISES).failed)
+    assert any(name in check for check in examine(SimpleNamespace(**SOLVED | wrong), EXERCISES).failed)

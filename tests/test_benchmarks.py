@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_attention
 import bench_bpe
+import bench_norms
 import bench_skipgram
 import bench_tiny_lm
 import bench_world
@@ -53,6 +54,23 @@ def test_attention_goals_where_resident_memory_is_not_measured():
     rows = [replace(row, resident=None) for row in GOOD]
     assert measure.report(bench_attention.goals(rows)) == 0
     assert len(bench_attention.goals(rows)) == len(bench_attention.goals(GOOD)) - 1
+
+
+def test_norms_are_measured(capsys):
+    """Ours move more bytes than the fused ones, and give the same numbers."""
+    rows = bench_norms.measure(8, 6, rounds=2, compiled=False)
+    moved = {(row.part, row.way): row.moved for row in rows}
+    assert moved["layer_norm", "pytorch"] < 1.5 < 4 < moved["layer_norm", "ours"]
+    assert measure.report(bench_norms.goals(rows)) == 0
+    bench_norms.show(rows)
+    slow = bench_norms.Row("gelu", "compiled", seconds=9, to_pytorch=1, moved=1, error=0)
+    assert (
+        measure.report(
+            bench_norms.goals([*rows, slow, replace(slow, part="layer_norm"), replace(slow, part="rms_norm")])
+        )
+        == 1
+    )
+    assert "NOT MET" in capsys.readouterr().out
 
 
 def test_training_is_measured():

@@ -11,8 +11,9 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+import torch
 
-from shared.clinic import Check, Examination, Fault, admit, examine, plant, repair, source, treat
+from shared.clinic import Check, Examination, Fault, admit, difference, examine, plant, repair, source, treat
 
 TOY = '''"""A toy lesson."""
 
@@ -392,3 +393,19 @@ def test_treat_examines_the_repaired_patient(ward, capsys):
     assert "FAIL" in capsys.readouterr().out
     treat(patient, line="", becomes="return a + b")
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("found", "words"),
+    [
+        ([1.0, 2.0], None),
+        ([1.0, 2.0 + 1e-10], None),
+        ([1.0, 2.5], "found 2.5 at [1], expected 2"),
+        ([float("nan"), 2.0], "found nan at [0], expected 1"),
+        ([[1.0, 2.0]], "shape (1, 2), expected (2,)"),
+    ],
+)
+def test_difference(found, words):
+    """In words, at the place where it is largest."""
+    wanted = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    assert difference(torch.tensor(found, dtype=torch.float64), wanted) == words

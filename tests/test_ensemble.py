@@ -70,15 +70,36 @@ def test_what_differs_may_be_a_buffer():
             super().__init__()
             self.table = nn.Embedding(11, 11)
             self.register_buffer("scale", torch.tensor(scale))
+            self.factor = nn.Parameter(torch.tensor(1.0))  # a weight without an axis
 
         def forward(self, tokens):
-            return self.table(tokens) * self.scale
+            return self.table(tokens) * self.scale * self.factor
 
     torch.manual_seed(0)
     models = [Scaled(0.0), Scaled(2.0)]
     losses = fit_many(models, batches([0, 0]), 3, [1e-2] * 2, label=None)
     torch.testing.assert_close(losses[0], torch.full((3,), math.log(11)))
     assert losses[1, 0] != losses[0, 0]
+
+
+def test_what_a_model_remembers_is_its_own():
+    class Counting(nn.Module):
+        """A buffer that each step changes."""
+
+        def __init__(self):
+            super().__init__()
+            self.table = nn.Embedding(11, 11)
+            self.register_buffer("seen", torch.zeros(11))
+
+        def forward(self, tokens):
+            with torch.no_grad():
+                self.seen += self.table(tokens).mean((0, 1))
+            return self.table(tokens)
+
+    torch.manual_seed(0)
+    models = [Counting(), Counting()]
+    fit_many(models, batches([0, 1]), 3, [1e-2] * 2, label=None)
+    assert models[0].seen.any() and models[1].seen.any() and not torch.equal(models[0].seen, models[1].seen)
 
 
 def test_one_that_diverges_disturbs_no_other():

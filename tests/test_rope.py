@@ -2,13 +2,12 @@
 
 import math
 import re
-from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import pytest
 import rope
 import torch
+from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rope_clinic import EXERCISES
@@ -21,7 +20,6 @@ from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 from shared.training import next_token_loss
 
-NOTEBOOK = Path(rope.__file__).with_name("rope_vis.ipynb")
 evens = st.integers(1, 8).map(lambda half: 2 * half)
 
 
@@ -169,17 +167,12 @@ def test_bad_input_is_refused_in_words(call, message):
         call()
 
 
-def solutions():
-    """The functions in the notebook's folded solutions."""
-    text = next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if "<summary>Solutions" in cell.source)
-    namespace = {"rope": rope, "torch": torch, "math": math}
-    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], namespace)
-    return namespace
+SOLVED = solutions(rope, "rope_vis.ipynb", torch=torch, math=math)
 
 
 def test_the_exercises_solutions_pass_their_checks():
     """And an exercise that is not done fails."""
-    assert examine(SimpleNamespace(**solutions()), EXERCISES).healthy
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
     assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
 
 
@@ -193,4 +186,4 @@ def test_the_exercises_solutions_pass_their_checks():
 )
 def test_wrong_answers_to_the_exercises_are_refused(wrong):
     """Near misses: a score of ones, an exponent forgotten, all pairs turned."""
-    assert examine(SimpleNamespace(**solutions() | wrong), EXERCISES).failed
+    assert examine(SimpleNamespace(**SOLVED | wrong), EXERCISES).failed

@@ -3,15 +3,14 @@
 import math
 import re
 from collections import Counter
-from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 import pytest
 import scipy
 import skipgram
 import torch
+from folded import solutions
 from gensim.models import Word2Vec
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,7 +20,6 @@ from torch.nn import functional as F
 
 from shared.clinic import examine
 
-NOTEBOOK = Path(skipgram.__file__).with_name("embedding_vis.ipynb")
 V = 7
 texts = st.lists(st.lists(st.integers(0, V - 1), max_size=9), min_size=1, max_size=5)
 
@@ -184,17 +182,12 @@ def test_bad_input_is_refused_in_words(call, message):
         call()
 
 
-def solutions():
-    """The functions in the notebook's folded solutions."""
-    text = next(cell.source for cell in nbformat.read(NOTEBOOK, 4).cells if "<summary>Solutions" in cell.source)
-    namespace = {"skipgram": skipgram, "torch": torch, "F": F}
-    exec(re.search(r"```python\n(.*?)```", text, re.DOTALL)[1], namespace)
-    return namespace
+SOLVED = solutions(skipgram, "embedding_vis.ipynb", torch=torch, F=F)
 
 
 def test_the_exercises_solutions_pass_their_checks():
     """And an exercise that is not done fails."""
-    assert examine(SimpleNamespace(**solutions()), EXERCISES).healthy
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
     assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
 
 
@@ -209,4 +202,4 @@ def test_the_exercises_solutions_pass_their_checks():
 )
 def test_wrong_answers_to_the_exercises_are_refused(wrong):
     """Near misses: the mean left on, the word itself counted, one direction only, dot products."""
-    assert examine(SimpleNamespace(**solutions() | wrong), EXERCISES).failed
+    assert examine(SimpleNamespace(**SOLVED | wrong), EXERCISES).failed

@@ -1,0 +1,410 @@
+"""The clinic of lesson 05: what a right `block.py` must do, and bugs of one line that real projects shipped.
+
+CHECKS take the module to be examined. No two sizes are equal, weights are random and not as at the start: zero biases
+and gains of one would hide half of these bugs. FAULTS holds the answers to the notebook's room 5.
+"""
+
+import math
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model, save_model
+from torch.nn import functional as F
+
+from shared.clinic import Check, Fault, difference
+from shared.tiny_lm import TinyLM
+
+V, CONTEXT, C, LAYERS, HEADS = 11, 9, 12, 2, 3
+
+
+def _decoder(m, scale=0.3, **settings):
+    """A Decoder in float64 and eval mode whose weights are all random, the same at every call."""
+    return _randomised(m.Decoder(V, CONTEXT, C, LAYERS, HEADS, **settings), scale)
+
+
+def _randomised(model, scale=0.3):
+    generator = torch.Generator().manual_seed(0)
+    for parameter in model.double().parameters():
+        parameter.data = scale * torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+    return model.eval()
+
+
+def _tokens(batch=4, time=8, below=V):
+    return torch.randint(below, (batch, time), generator=torch.Generator().manual_seed(1))
+
+
+def _silenced(model):
+    """The model with sub-layers that write nothing."""
+    for name, parameter in model.named_parameters():
+        if ".proj." in name:
+            parameter.data.zero_()
+    return model
+
+
+def _stream(model, tokens):
+    """What the last norm is given."""
+    seen = []
+    hook = model.norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].detach()))
+    model(tokens)
+    hook.remove()
+    return seen[0] if seen else None
+
+
+def _check_tiny_lm(m):
+    theirs, ours = _randomised(TinyLM(V, CONTEXT, C, LAYERS, HEADS)), _decoder(m)
+    ours.load_state_dict(theirs.state_dict(), strict=False)  # TinyLM has no head of its own
+    if gap := difference(ours(_tokens()), theirs(_tokens())):
+        return f"with TinyLM's weights the logits are not TinyLM's: {gap}. Compare Block.forward with its docstring"
+
+
+def _check_identity(m):
+    model = _silenced(_decoder(m))
+    x = _tokens()
+    start = model.positions(model.embedding(x))
+    if (end := _stream(model, x)) is None:
+        return "nothing reaches the last norm"
+    if gap := difference(end, start):
+        return f"sub-layers that write nothing should leave the stream as it was: {gap}. What is carried past them?"
+
+
+def _check_ledger(m):
+    if _stream(_decoder(m), _tokens()) is None:
+        return "nothing reaches the last norm"
+    entries, end = m.ledger(_decoder(m), _tokens())
+    if len(entries) != 2 + 2 * LAYERS:
+        return f"the ledger of {LAYERS} blocks has {list(entries)}: expected embedding, positions and 2 a block"
+    if gap := difference(sum(entries.values()), end):
+        return f"embedding, positions and all writes do not add up to the stream at the end: {gap}"
+
+
+def _check_order(m):
+    block = _decoder(m).blocks[0]
+    heard = []
+    block.feed_forward.register_forward_pre_hook(lambda _, inputs: heard.append(inputs[0].detach()))
+    (x,) = (torch.randn(2, 5, C, generator=torch.Generator().manual_seed(2), dtype=torch.float64),)
+    block(x)
+    block.attention.proj.bias.data += torch.arange(C)
+    block(x)
+    if torch.equal(heard[0], heard[1]):
+        return "attention wrote something else and the feed-forward was told the same: what does it read?"
+    expected = block.norm_2(x + block.attention(block.norm_1(x)))
+    if gap := difference(heard[1], expected):
+        return f"the feed-forward should read norm_2 of the stream after attention: {gap}. Which norm, of what?"
+
+
+def _check_used(m):
+    model = _decoder(m)
+    model(_tokens()).square().sum().backward()
+    idle = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
+    if idle:
+        return f"no gradient reaches {idle}: who calls them?"
+
+
+def _check_peeking(m):
+    model, x = _decoder(m), _tokens()
+    y = x.clone()
+    y[:, 5] = (y[:, 5] + 1) % V
+    moved = (model(x) != model(y)).any(dim=-1).any(dim=0)
+    if moved[:5].any():
+        return f"token 5 was changed and the logits at {int(moved.nonzero()[0])}, before it, moved: it sees the future"
+    if not moved[5:].all():
+        return "token 5 was changed and later logits did not move: it does not see the past"
+
+
+def _check_last_norm(m):
+    model = _silenced(_decoder(m, scale=1.0, tied=False))
+    x = _tokens()
+    before = model(x)
+    for name in ("embedding.weight", "positions.table.weight"):
+        model.get_parameter(name).data *= 100
+    if gap := difference(model(x), before, tolerance=1e-3):  # the norm's epsilon is 1e-5 of a variance of about 2
+        return f"a stream 100 times longer gives other logits: {gap}. What stands between the stream and the head?"
+
+
+def _check_start(m):
+    for n_layers in (2, 12):
+        torch.manual_seed(0)
+        model = m.Decoder(200, 32, 64, n_layers, 4)
+        with torch.no_grad():
+            loss = m.next_token_loss(model(_tokens(8, 32, 200)), _tokens(8, 32, 200)).item()
+        if abs(loss - math.log(200)) > 0.1:  # logits of variance 0.02^2 * 64 = 0.03 add half of that; 256 tokens
+            return f"with {n_layers} layers the loss at the start is {loss:.2f}, expected ln 200 = {math.log(200):.2f}"
+
+
+def _check_spread(m):
+    for n_layers in (2, 8):
+        torch.manual_seed(0)
+        model = m.Decoder(V, CONTEXT, 48, n_layers, HEADS)
+        for name, parameter in model.named_parameters():
+            if parameter.ndim == 2 and parameter.numel() > 1000:
+                wanted = 0.02 / math.sqrt(2 * n_layers) if name.endswith("proj.weight") else 0.02
+                if not 0.9 < parameter.std().item() / wanted < 1.1:  # of 2,304 numbers or more: within 5 %
+                    return f"{n_layers} layers: {name} starts at {parameter.std().item():.4f}, expected {wanted:.4f}"
+
+
+def _check_tied(m):
+    torch.manual_seed(0)
+    model = m.Decoder(V, CONTEXT, C, LAYERS, HEADS)
+    wanted = V * C + CONTEXT * C + LAYERS * (12 * C * C + 13 * C) + 2 * C
+    found = sum(parameter.numel() for parameter in model.parameters())
+    if found != wanted:
+        return f"{found} parameters, expected {wanted}: the difference is {found - wanted}, V d is {V * C}. Still tied?"
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "model.safetensors"
+        save_model(model, str(file))
+        copy = m.Decoder(V, CONTEXT, C, LAYERS, HEADS)
+        load_model(copy, str(file))
+    if copy.head.weight is not copy.embedding.weight:
+        return "after saving and loading, the head is no longer the embedding's matrix"
+    if gap := difference(copy(_tokens()), model(_tokens()), tolerance=0):
+        return f"after saving and loading, other logits: {gap}"
+
+
+def _check_dropout(m):
+    model = _decoder(m, dropout=0.5)
+    x = _tokens()
+    if not torch.equal(model(x), model(x)) or difference(model(x), _decoder(m)(x)):
+        return "in eval mode two runs differ, or differ from a model without dropout: is it switched off?"
+    model.train()
+    if torch.equal(model(x), model(x)):
+        return "in training, with dropout 0.5, two runs are the same"
+
+
+def _check_loss(m):
+    x = _tokens(3, 8)
+    for shift, words in ((0, "its own token"), (2, "the token after the next")):
+        told = 50.0 * F.one_hot(x.roll(-shift, dims=1), V).double()
+        if m.next_token_loss(told, x) < 1e-6:
+            return f"a model that names {words} has a loss of 0: how far are logits and tokens shifted?"
+    told = 50.0 * F.one_hot(x.roll(-1, dims=1), V).double()
+    if (loss := m.next_token_loss(told, x)) > 1e-6:
+        return f"a model that always names the next token has a loss of {loss:.3g}, expected 0"
+
+
+def _check_gradients(m):
+    model, x = _decoder(m), _tokens()
+    loss = F.cross_entropy(model(x)[:, :-1].flatten(0, 1), x[:, 1:].flatten())
+    names, parameters = zip(*model.named_parameters(), strict=True)
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    wanted = dict(zip(names, gradients, strict=True))
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    found_loss, found = m.loss_and_gradients(weights, x, HEADS)
+    if abs(found_loss - loss.item()) > 1e-9:
+        return f"the loss by hand is {found_loss:.6f}, by the model {loss.item():.6f}"
+    for name in reversed(names):  # from the end of the network: the first that is wrong is near the bug
+        if name not in found or wanted[name] is None:
+            return f"no gradient for {name}, {'by hand' if name not in found else 'by autograd'}"
+        if gap := difference(found[name], wanted[name]):
+            return f"the gradient of {name} by hand is not autograd's: {gap}. Later layers are right: what is between?"
+
+
+def _check_grouped(m):
+    one, many = (_randomised(m.Attention(C, HEADS, n_kv_heads=n, rotary_base=100.0)) for n in (1, HEADS))
+    d = C // HEADS
+    for part in ("weight", "bias"):
+        q, k, v = getattr(one.qkv, part).data.split([C, d, d])
+        getattr(many.qkv, part).data = torch.cat([q, k, k, k, v, v, v])
+    many.proj = one.proj
+    x = torch.randn(2, 7, C, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    if gap := difference(one(x), many(x)):
+        return f"one key and value for {HEADS} heads should equal {HEADS} equal ones: {gap}"
+
+
+def _check_overfits(m):
+    torch.manual_seed(0)
+    model, x = m.Decoder(V, CONTEXT, C, LAYERS, HEADS), _tokens(2)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
+    for _ in range(60):
+        optimizer.zero_grad()
+        loss = m.next_token_loss(model(x), x)
+        loss.backward()
+        optimizer.step()
+    if not loss.item() < 0.2:  # 0.01 here, ln 11 = 2.4 at the start
+        return f"after 60 steps on the same 14 tokens the loss is {loss.item():.2f}, expected near 0: does it learn?"
+
+
+def _check_inputs(m):
+    cases = [
+        ("12 numbers for 5 heads", "divide", lambda: m.Attention(C, 5)),
+        ("3 heads and 2 for keys", "divide", lambda: m.Attention(C, 3, n_kv_heads=2)),
+        ("a text longer than the context", "shape", lambda: _decoder(m)(_tokens(1, CONTEXT + 1))),
+        ("one axis", "shape", lambda: _decoder(m)(_tokens()[0])),
+    ]
+    for name, words, call in cases:
+        try:
+            call()
+            return f"{name}: taken without a word, expected a ValueError"
+        except ValueError as error:
+            if words not in str(error):
+                return f"given {name}, it said {str(error)!r}, which does not name it"
+
+
+CHECKS = [
+    Check("sub-layers that write nothing leave the stream alone", _check_identity),
+    Check("embedding plus all writes is the stream at the end", _check_ledger),
+    Check("the feed-forward reads what attention wrote", _check_order),
+    Check("the head reads a normed stream", _check_last_norm),
+    Check("every weight is used", _check_used),
+    Check("nobody sees the future", _check_peeking),
+    Check("one key for all heads equals the same key for each", _check_grouped),
+    Check("TinyLM's weights give TinyLM's logits", _check_tiny_lm),
+    Check("the loss at the start is ln(vocabulary)", _check_start),
+    Check("what writes to the stream starts smaller by sqrt(2 n_layers)", _check_spread),
+    Check("tied weights are one matrix, also after save and load", _check_tied),
+    Check("dropout is off in eval mode and on in training", _check_dropout),
+    Check("the loss asks for the next token", _check_loss),
+    Check("the backward pass by hand equals autograd's", _check_gradients),
+    Check("it learns one batch by heart", _check_overfits),
+    Check("what cannot work is refused in words", _check_inputs),
+]
+
+FAULTS = [
+    Fault(
+        name="the residual is taken after the norm",
+        line="h = self.skip * x + self.drop(self.attention(self.norm_1(x)))",
+        becomes="x = self.norm_1(x); h = self.skip * x + self.drop(self.attention(x))",
+        symptom="it trains; but deeper is not better, and the stream's length no longer grows from block to block",
+        hints=["silence all sub-layers: what reaches the end?", "which x is carried past attention?"],
+        seen_in="pytorch/pytorch#61165, Howuhh/faster-trajectory-transformer#3, poloclub/transformer-explainer#32",
+    ),
+    Fault(
+        name="the skip adds the new value to itself",
+        line="h = self.skip * x + self.drop(self.attention(self.norm_1(x)))",
+        becomes="x = self.drop(self.attention(self.norm_1(x))); h = self.skip * x + x",
+        symptom="no error, and it learns something; after two blocks the words themselves are gone",
+        hints=["is the old x still there when the sum is made?"],
+        seen_in="kyegomez/BitNet#32",
+    ),
+    Fault(
+        name="one skip is forgotten",
+        line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
+        becomes="return self.drop(self.feed_forward(self.norm_2(h)))",
+        symptom="two layers train, twelve stay at the unigram level",
+        hints=["a block has two skips: count them"],
+        seen_in="delira-dev/delira#91, znxlwm/UGATIT-pytorch#32",
+    ),
+    Fault(
+        name="the second skip starts at the block's input",
+        line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
+        becomes="return self.skip * x + self.drop(self.feed_forward(self.norm_2(h)))",
+        symptom="cutting attention out hardly changes the loss: what it writes is heard once and then lost",
+        hints=["the ledger does not add up: whose entry is missing?", "which of x and h does the second skip carry?"],
+        seen_in="strutive07/transformer-tensorflow2.0#14",
+    ),
+    Fault(
+        name="one norm for both sub-layers",
+        line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
+        becomes="return self.skip * h + self.drop(self.feed_forward(self.norm_1(h)))",
+        symptom="the loss curve is as ever; converted weights give other text; some weights never move",
+        hints=["which weights have no gradient?"],
+        seen_in="allenai/OLMo#222, lucidrains/mmdit#4",
+    ),
+    Fault(
+        name="dropout left on",
+        line="return F.dropout(x, self.dropout, self.training)",
+        becomes="return F.dropout(x, self.dropout)",
+        symptom="the same prompt gets other logits each time, and the validation loss is too high",
+        hints=["F.dropout is not nn.Dropout: who tells it that training is over?"],
+        seen_in="facebookresearch/DME#3",
+    ),
+    Fault(
+        name="untied by the initialisation",
+        line="nn.init.normal_(module.weight, std=std)",
+        becomes="module.weight = nn.Parameter(std * torch.randn_like(module.weight))",
+        symptom="a few parameters more than the sheet says; a file that stores one matrix loads as gibberish",
+        hints=["are the numbers new, or the whole tensor?", "who else held the old one?"],
+        seen_in="Modalities/modalities#357, huggingface/transformers#43429",
+    ),
+    Fault(
+        name="the scaled initialisation reaches nobody",
+        line='writes = name.endswith(".proj")',
+        becomes='writes = name == "proj"',
+        symptom="the deeper the model, the longer its stream at the start, and the higher its curve",
+        hints=["print the names that named_modules gives"],
+        seen_in="huggingface/transformers#47458",
+    ),
+    Fault(
+        name="the last norm is missing",
+        line="return self.head(self.norm(x))",
+        becomes="return self.head(x)",
+        symptom="logits grow with depth and with training; the same weights elsewhere give other words",
+        hints=["what does a pre-norm stream look like at its end?"],
+        seen_in="NVIDIA-NeMo/Speech#2197, vllm-project/speculators#313",
+    ),
+    Fault(
+        name="positions at every layer",
+        line="x = block(x)",
+        becomes="x = block(self.positions(x))",
+        symptom="it trains well; the stream holds the position many times over",
+        hints=["silence all sub-layers: how often is the position in what reaches the end?"],
+        seen_in="FLAIROx/jafar#13",
+    ),
+    Fault(
+        name="the labels are shifted twice",
+        line="return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())",
+        becomes="return F.cross_entropy(logits[:, :-2].flatten(0, 1), tokens[:, 2:].flatten())",
+        symptom="the loss falls, slowly; what it writes skips every other word",
+        hints=["which token is the target of the first logits?"],
+        seen_in="huggingface/transformers#37830, huggingface/transformers#47395",
+    ),
+    Fault(
+        name="the labels are not shifted",
+        line="return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())",
+        becomes="return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())",
+        symptom="the best loss you ever saw, and it says the last word again and again",
+        hints=["what may the model see at position t, and what is it asked for there?"],
+        seen_in="huggingface/transformers#404, Project-MONAI/GenerativeModels#314",
+    ),
+    Fault(
+        name="the second gradient of a tied weight replaces the first",
+        line="g[name] = g[name] + gradient if name in g else gradient",
+        becomes="g[name] = gradient",
+        symptom="it trains, worse than autograd's run; all gradients but one are right to the last digit",
+        hints=["which weight is used twice?"],
+        seen_in="NVIDIA/TransformerEngine#3437, paiml/entrenar#314",
+    ),
+]
+
+
+def _check_lens(m):
+    model, x = _randomised(TinyLM(V, CONTEXT, C, LAYERS, HEADS)), _tokens()
+    stream, wanted = model.positions(model.embedding(x)), []
+    for block in [None, *model.blocks]:
+        stream = stream if block is None else block(stream)
+        wanted.append(F.linear(model.norm(stream), model.embedding.weight))
+    if gap := difference(m.logit_lens(model, x), torch.stack(wanted)):
+        return f"logits from the stream before the first block and after each, (n_layers + 1, B, T, V): {gap}"
+
+
+def _check_rms(m):
+    generator = torch.Generator().manual_seed(4)
+    x, dy, gain = (torch.randn(s, generator=generator, dtype=torch.float64) for s in ((2, 5, C), (2, 5, C), (C,)))
+    x.requires_grad_()
+    gain.requires_grad_()
+    wanted = F.rms_norm(x, (C,), gain, eps=1e-5)
+    dx, dgain = torch.autograd.grad(wanted, (x, gain), dy)
+    g = {}
+    found, back = m.rms_norm({"n.weight": gain.detach()}, "n", x.detach())
+    for what, one, other in (
+        ("the output", found, wanted),
+        ("the gradient of x", back(dy, g), dx),
+        ("the gradient of the gain", g.get("n.weight", torch.zeros(1)), dgain),
+    ):
+        if gap := difference(one, other.detach()):
+            return f"{what} is not PyTorch's, eps=1e-5: {gap}"
+
+
+def _check_parallel(m):
+    block = _randomised(TinyLM(V, CONTEXT, C, LAYERS, HEADS)).blocks[0]
+    x = torch.randn(2, 5, C, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    wanted = x + block.attention(block.norm_1(x)) + block.feed_forward(block.norm_1(x))
+    if gap := difference(m.parallel_block(block, x), wanted):
+        return f"attention and feed-forward should read the same norm_1 of the block's input: {gap}"
+
+
+EXERCISES = [
+    Check("a logit lens", _check_lens),
+    Check("RMSNorm forward and back, by hand", _check_rms),
+    Check("a parallel block", _check_parallel),
+]

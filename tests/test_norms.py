@@ -1,0 +1,163 @@
+"""Lesson 06: norms, activations and places against PyTorch, and the sweep. (Its clinic: test_clinics.py.)"""
+
+import json
+import math
+import sys
+from types import SimpleNamespace
+
+import norm_sweep
+import norms
+import pytest
+import torch
+from folded import solutions
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from norms_clinic import EXERCISES
+from torch import nn
+from torch.nn import functional as F
+
+from shared.clinic import examine
+from shared.tiny_lm import TinyLM
+from shared.training import next_token_loss
+
+NORMS = {
+    "layer_norm": (lambda x, gain, bias: F.layer_norm(x, gain.shape, gain, bias), 3),
+    "rms_norm": (lambda x, gain: F.rms_norm(x, gain.shape, gain, eps=1e-5), 2),
+    "batch_norm": (lambda x, gain, bias: F.batch_norm(x.flatten(0, -2), None, None, gain, bias, True).view(x.shape), 3),
+}
+
+
+def draw(seed, *shapes, scale=1.0, mean=0.0):
+    """Normal float64 tensors that want gradients."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = [mean + scale * torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    return [tensor.requires_grad_() for tensor in drawn]
+
+
+def test_faults_are_twelve_different_ones():
+    assert len({(fault.line, fault.becomes) for fault in norms.FAULTS}) == len(norms.FAULTS) == 12
+    assert len(norms.CHECKS) == 16
+
+
+@pytest.mark.parametrize("name", NORMS)
+@settings(max_examples=30, deadline=None)
+@given(
+    batch=st.integers(1, 3),
+    time=st.integers(2, 4),
+    width=st.integers(2, 9),
+    scale=st.sampled_from([1e-3, 1.0, 1e3]),
+    mean=st.sampled_from([0.0, -7.0]),
+    seed=st.integers(0, 99),
+)
+def test_norms_and_their_gradients_are_pytorchs(name, batch, time, width, scale, mean, seed):
+    """float64; relative to the output's size, and to the gradient's, which is 1 / deviation: 1e-9 of either."""
+    theirs, n_inputs = NORMS[name]
+    inputs = [*draw(seed, (batch, time, width), scale=scale, mean=mean), *draw(seed + 1, (width,), (width,))][:n_inputs]
+    (dy,) = draw(seed + 2, (batch, time, width))
+    wanted = theirs(*inputs)
+    y, back = getattr(norms, name)(*inputs)
+    torch.testing.assert_close(y, wanted, atol=1e-8, rtol=1e-9)  # (x - mean) loses a few of 16 digits at mean 7, 1e-3
+    for found, right in zip(back(dy.detach()), torch.autograd.grad(wanted, inputs, dy.detach()), strict=True):
+        size = max(1.0, right.abs().max().item())
+        torch.testing.assert_close(found / size, right / size, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_gradients(dtype):
+    """In the type that came in, finite for large numbers, near float64's."""
+    x, dy = (tensor.detach() for tensor in draw(0, (4, 32), (4, 32)))
+    half = (300 * x).to(dtype)
+    _, back = norms.layer_norm(half, torch.ones(32), torch.zeros(32))
+    dx = back(dy.to(dtype))[0]
+    _, exact = norms.layer_norm(half.double(), torch.ones(32).double(), torch.zeros(32).double())
+    assert dx.dtype == dtype
+    right = exact(dy.to(dtype).double())[0]
+    torch.testing.assert_close(dx.double(), right, atol=2e-2 * right.abs().max().item(), rtol=0)  # 8 bits
+
+
+@pytest.mark.parametrize("name", ["relu", "relu_squared", "gelu", "gelu_tanh", "silu"])
+def test_slopes_are_finite_differences(name):
+    """The slope is what wiggling x shows: 1e-6 to either side, exact to its square over the third derivative."""
+    x = torch.linspace(-5, 5, 78, dtype=torch.float64)
+    function = getattr(norms, name)
+    wiggled = (function(x + 1e-6)[0] - function(x - 1e-6)[0]) / 2e-6
+    torch.testing.assert_close(function(x)[1], wiggled, atol=1e-8, rtol=0)
+
+
+@pytest.mark.parametrize("kind", [norms.LayerNorm, norms.RMSNorm, norms.BatchNorm, norms.DyT])
+def test_modules_learn(kind):
+    """In the slot of a model each of their weights gets a gradient."""
+    torch.manual_seed(0)
+    model = TinyLM(11, 8, 12, 1, 2, norm=kind)
+    x = torch.randint(11, (3, 9))
+    next_token_loss(model, x[:, :-1], x[:, 1:]).backward()
+    assert all(p.grad is not None and p.grad.any() for name, p in model.named_parameters() if "norm" in name)
+
+
+@pytest.mark.parametrize(("ours", "theirs"), [(norms.LayerNorm, nn.LayerNorm), (norms.RMSNorm, nn.RMSNorm)])
+def test_a_model_with_our_norms_is_the_model_with_pytorchs(ours, theirs):
+    models = []
+    for kind in (ours, theirs):
+        torch.manual_seed(0)
+        models.append(TinyLM(11, 8, 12, 2, 2, norm=(lambda d, k=kind: k(d, eps=1e-5))))
+    x = torch.randint(11, (3, 8))
+    torch.testing.assert_close(models[0](x), models[1](x), atol=1e-6, rtol=0)
+
+
+def test_pre_is_what_tiny_lm_has():
+    """Rewired to "pre", a model computes what it computed before."""
+    torch.manual_seed(0)
+    model = TinyLM(11, 8, 12, 2, 2)
+    x = torch.randint(11, (3, 8))
+    before = model(x)
+    torch.testing.assert_close(norms.rewire(model, "pre")(x), before, atol=1e-6, rtol=0)
+
+
+def test_steps_to():
+    """The first step at which the last three losses have a mean under the target."""
+    falling = torch.tensor([5.0, 4, 3, 2, 1, 0])  # means of three: 4, 3, 2, 1
+    found = norm_sweep.steps_to(torch.stack([falling, falling + 9, torch.full((6,), math.nan)]), 2.5, 3)
+    assert found[0] == 5 and all(math.isnan(value) for value in found[1:])
+
+
+def test_the_sweep_runs(monkeypatch, capsys):
+    """One depth, one rate, three steps: the whole path, nothing written."""
+    before = norm_sweep.RESULTS.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["norm_sweep.py", "--quick"])
+    norm_sweep.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert len(rows) == len(norm_sweep.ARMS) * 2 * 2 and all(2 < row["loss"] < 8 for row in rows)
+    assert norm_sweep.RESULTS.read_bytes() == before
+
+
+def test_what_the_sweep_stored():
+    """Each arm, depth, rate, warm-up and seed once, and how it was made."""
+    record = json.loads(norm_sweep.RESULTS.read_text())
+    settings_ = {(r["arm"], r["layers"], r["rate"], r["warmup"], r["seed"]) for r in record["rows"]}
+    wanted = len(norm_sweep.ARMS) * len(norm_sweep.DEPTHS) * len(norm_sweep.RATES) * len(norm_sweep.WARMUPS) * 3
+    assert len(settings_) == len(record["rows"]) == wanted == 450
+    assert record["steps"] == norm_sweep.STEPS and {"command", "seconds", "date", "versions"} <= record.keys()
+
+
+SOLVED = solutions(norms, "norm_vis.ipynb", torch=torch)
+
+
+def test_the_exercises_solutions_pass_their_checks():
+    """And an exercise that is not done fails."""
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
+    assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"zero_centred_rms_norm": lambda x, w: norms.rms_norm(x, w, eps=1e-6)[0]},
+        {"geglu": norms.swiglu},
+        {"geglu": lambda gate, up: (norms.gelu(gate)[0] * up, lambda dy: (dy * up, dy * norms.gelu(gate)[0]))},
+        {"fold": lambda gain, bias, matrix: (matrix * gain, bias @ matrix.T * 0)},
+        {"fold": lambda gain, bias, matrix: (matrix * gain, (matrix * gain) @ bias)},
+    ],
+)
+def test_wrong_answers_to_the_exercises_are_refused(wrong):
+    """Near misses: no 1 +, the other gate, a slope forgotten, the bias lost, the bias scaled."""
+    assert examine(SimpleNamespace(**SOLVED | wrong), EXERCISES).failed
