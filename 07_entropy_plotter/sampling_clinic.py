@@ -1,0 +1,331 @@
+"""The clinic of lesson 07: what a right `sampling.py` must do, and bugs of one line that real projects shipped.
+
+CHECKS take the module to be examined. Their words are shuffled on purpose: a vocabulary in order of probability hides
+half of these bugs. FAULTS holds the answers to the notebook's room 5.
+"""
+
+import math
+from functools import partial
+
+import torch
+
+from shared.clinic import Check, Fault, difference
+
+P = torch.tensor([0.05, 0.5, 0.15, 0.3], dtype=torch.float64)  # of four words, not in order
+
+
+def _logits(*shape, seed=0, scale=2.0):
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def _kept(logits):
+    """The words that are left in a row."""
+    return (logits > -math.inf).nonzero()[:, 0].tolist()
+
+
+def _check_temperature(m):
+    z = _logits(3, 7)
+    for T in (0.5, 1.0, 2.0):
+        if gap := difference(m.temperature(z, T).softmax(-1), (z / T).softmax(-1)):
+            return f"T = {T:g}: {gap}. How often are the logits divided, and by what?"
+        if not torch.equal(m.temperature(z, T).argsort(-1), z.argsort(-1)):
+            return f"T = {T:g} changed the order of the words"
+
+
+def _check_zero(m):
+    z = _logits(3, 7)
+    z[0, :2] = z[0].max() + 1  # a tie for the best
+    for row, best in zip(m.temperature(z, 0), z.argmax(-1), strict=True):
+        if _kept(row) != [int(best)]:
+            return f"T = 0 left the words {_kept(row)}, expected the best alone: {[int(best)]}"
+    cut = torch.tensor([[-math.inf, 1.0, 2.0]])
+    if m.draw(m.temperature(cut, 0)).item() != 2:
+        return "T = 0 chose another word than the best of those that were left"
+
+
+def _check_top_k(m):
+    z = _logits(1, 9)
+    order = z[0].argsort(descending=True).tolist()
+    for k in (1, 3, 9, 20):
+        if sorted(order[:k]) != _kept(m.top_k(z, k)[0]):
+            return f"k = {k} left {_kept(m.top_k(z, k)[0])}, the best are {sorted(order[:k])}"
+    tied = torch.tensor([[1.0, 3.0, 2.0, 2.0]])
+    if _kept(m.top_k(tied, 2)[0]) != [1, 2, 3]:
+        return f"two words tie for the second place; k = 2 left {_kept(m.top_k(tied, 2)[0])}, expected both of them"
+
+
+def _check_top_p(m):
+    for p, wanted in ((0.4, [1]), (0.6, [1, 3]), (0.79, [1, 3]), (0.81, [1, 2, 3]), (0.99, [0, 1, 2, 3])):
+        if (kept := _kept(m.top_p(P.log()[None], p)[0])) != wanted:
+            return f"probabilities {P.tolist()}, p = {p}: left {kept}, expected {wanted}, the fewest that reach p"
+
+
+def _check_identity(m):
+    z = _logits(4, 50, scale=4.0)
+    for name, rule in (
+        ("T = 1", partial(m.temperature, T=1.0)),
+        ("k = 50", partial(m.top_k, k=50)),
+        ("p = 1", partial(m.top_p, p=1.0)),
+        ("min-p 0", partial(m.min_p, p=0.0)),
+        ("a penalty of 1", partial(m.repetition_penalty, seen=torch.zeros(4, 1, dtype=torch.long), penalty=1.0)),
+    ):
+        if gap := difference(rule(z).softmax(-1), z.softmax(-1)):
+            return f"{name} should change nothing: {gap}"
+
+
+def _check_best(m):
+    z = _logits(200, 30, scale=3.0)
+    best = z.argmax(-1, keepdim=True)
+    for name, rule in (
+        ("k = 1", partial(m.top_k, k=1)),
+        ("p = 0", partial(m.top_p, p=0.0)),
+        ("p = 0.001", partial(m.top_p, p=0.001)),
+        ("min-p 1", partial(m.min_p, p=1.0)),
+    ):
+        left = rule(z).gather(-1, best).isfinite()[:, 0]
+        if not left.all():
+            return f"{name} cut the best word in {int((~left).sum())} of 200 rows"
+
+
+def _check_min_p(m):
+    for p, wanted in ((0.05, [0, 1, 2, 3]), (0.2, [1, 2, 3]), (0.35, [1, 3]), (0.9, [1])):
+        if (kept := _kept(m.min_p(P.log()[None], p)[0])) != wanted:
+            return f"probabilities {P.tolist()}, min-p {p}: left {kept}, expected {wanted}"
+
+
+def _check_typical(m):
+    p = torch.tensor([0.02, 0.7, 0.08, 0.2], dtype=torch.float64)  # surprisals 3.9, 0.36, 2.5, 1.6; entropy 0.85
+    for mass, wanted in ((0.5, [1]), (0.85, [1, 3]), (0.95, [1, 2, 3])):
+        if (kept := _kept(m.typical(p.log()[None], mass)[0])) != wanted:
+            return (
+                f"probabilities {p.tolist()}, mass {mass}: left {kept}, expected {wanted}, nearest to the entropy first"
+            )
+
+
+def _check_order(m):
+    z = _logits(1, 40)
+    hot = [len(_kept(m.top_p(m.temperature(z, T), 0.8)[0])) for T in (0.5, 1.0, 2.0)]
+    if not hot[0] < hot[1] < hot[2]:
+        return f"heated first, the nucleus of p = 0.8 holds {hot} words at T = 0.5, 1 and 2: it should grow"
+    chain = [partial(m.top_p, p=0.8), partial(m.temperature, T=2.0)]
+    wanted = _kept(m.top_p(z, 0.8)[0])
+    words = {int(m.generate(lambda _: z[None], torch.zeros(1, 1).long(), 1, chain, g)[0, 1]) for g in _generators(300)}
+    if not words <= set(wanted):
+        return f"top-p, then heat: drew {sorted(words - set(wanted))}, which top-p had cut. Which came first?"
+
+
+def _generators(n):
+    return [torch.Generator().manual_seed(seed) for seed in range(n)]
+
+
+def _check_draws(m):
+    z = P.log().repeat(20_000, 1)
+    counts = torch.bincount(m.draw(z, torch.Generator().manual_seed(0)), minlength=4).double()
+    chi = ((counts - 20_000 * P).square() / (20_000 * P)).sum().item()
+    if chi > 21.1:  # three degrees of freedom: once in ten thousand
+        return f"20,000 draws gave {(counts / 20_000).tolist()}, expected {P.tolist()}. How many softmaxes are there?"
+
+
+def _check_fresh(m):
+    z = torch.zeros(1, 1, 50)
+    out = m.generate(lambda tokens: z, torch.zeros(1, 1, dtype=torch.long), 30, [], torch.Generator().manual_seed(0))
+    if len(set(out[0, 1:].tolist())) < 10:  # 23 of 50 expected in 30 even draws
+        return f"30 even draws from 50 words gave {sorted(set(out[0, 1:].tolist()))}: is the generator begun anew?"
+
+
+def _check_repetition(m):
+    z = torch.tensor([[2.0, -2.0, 0.5, -0.5]], dtype=torch.float64)
+    for word in range(4):
+        after = m.repetition_penalty(z, torch.tensor([[word]]), 1.5).softmax(-1)[0, word]
+        if after >= z.softmax(-1)[0, word]:
+            return f"the logit {z[0, word]:g} was penalised and its word became likelier: which way is away from it?"
+    twice = m.repetition_penalty(z, torch.tensor([[0, 0]]), 1.5)
+    if gap := difference(twice, m.repetition_penalty(z, torch.tensor([[0]]), 1.5)):
+        return f"a word that was seen twice is penalised twice: {gap}"
+
+
+def _check_presence(m):
+    z = _logits(2, 5)
+    wanted = z.clone()
+    wanted[0, 1] -= 0.7
+    wanted[1, [2, 4]] -= 0.7
+    if gap := difference(m.presence_penalty(z, torch.tensor([[1, 1], [2, 4]]), 0.7), wanted):
+        return f"seen once or often, a word loses 0.7 once: {gap}"
+
+
+def _check_entropy(m):
+    z = m.top_k(_logits(3, 9), 4)
+    p = z.softmax(-1)
+    wanted = -(p * p.clamp(min=1e-300).log()).sum(-1)
+    if gap := difference(m.entropy(z), wanted):
+        return f"entropy after five of nine words were cut: {gap}"
+    z, step = _logits(3, 9), 1e-5
+    for T in (0.5, 1.0, 3.0):
+        slope = (m.entropy(z / (T + step)) - m.entropy(z / (T - step))) / (2 * step)
+        if gap := difference(m.entropy_slope(z, T), slope, tolerance=1e-7):  # step^2 over the third derivative, 1e-10
+            return f"dH/dT at T = {T:g} is not what wiggling T shows: {gap}"
+
+
+def _check_beam(m):
+    p = torch.tensor(
+        [[0.1, 0.5, 0.4], [0.3, 0.3, 0.4], [0.05, 0.05, 0.9]], dtype=torch.float64
+    )  # the next, by the last
+    beams, scores = m.beam_search(lambda tokens: p.log()[tokens], torch.tensor([[0]]), 2, 2)
+    if beams[0].tolist() != [0, 2, 2] or abs(scores[0].exp().item() - 0.36) > 1e-6:
+        return f"the likeliest two words are 2, 2 (0.36); greedy finds 1, 2 (0.20); two beams found {beams[0].tolist()}"
+    if m.beam_search(lambda tokens: p.log()[tokens], torch.tensor([[0]]), 2, 1)[0].tolist() != [[0, 1, 2]]:
+        return "a beam of one is not greedy"
+
+
+def _check_speculation(m):
+    target, draft = P, torch.tensor([0.4, 0.2, 0.3, 0.1], dtype=torch.float64)
+    n, generator = 40_000, torch.Generator().manual_seed(0)
+    words = torch.multinomial(draft, n, replacement=True, generator=generator)
+    out = m.speculate(target.repeat(n, 1), draft.repeat(n, 1), words, generator)
+    counts = torch.bincount(out, minlength=4).double()
+    chi = ((counts - n * target).square() / (n * target)).sum().item()
+    if chi > 21.1:
+        return f"what comes out is distributed as {(counts / n).tolist()}, the target is {target.tolist()}"
+    same, wanted = (out == words).double().mean().item(), torch.minimum(target, draft).sum().item()
+    if abs(same - wanted) > 0.0125:  # five standard errors of a share of 40,000
+        return f"{same:.3f} of the drafts were accepted, expected {wanted:.3f}, the sum of the smaller probabilities"
+
+
+def _check_inputs(m):
+    z = _logits(1, 4)
+    cases = [
+        ("T = -1", "T is -1", lambda: m.temperature(z, -1)),
+        ("k = 0", "k is 0", lambda: m.top_k(z, 0)),
+        ("p = 1.5", "p is 1.5", lambda: m.top_p(z, 1.5)),
+        ("a penalty of 0", "penalty is 0", lambda: m.repetition_penalty(z, torch.tensor([[0]]), 0)),
+        ("no word left", "no finite number", lambda: m.draw(torch.full((1, 4), -math.inf))),
+        ("NaN", "no finite number", lambda: m.draw(torch.full((1, 4), math.nan))),
+        ("a beam of 0", "width is 0", lambda: m.beam_search(lambda t: z[None], torch.tensor([[0]]), 1, 0)),
+    ]
+    for name, words, call in cases:
+        try:
+            call()
+            return f"{name}: taken without a word, expected a ValueError"
+        except ValueError as error:
+            if words not in str(error):
+                return f"given {name} it said {str(error)!r}, which does not name it"
+
+
+CHECKS = [
+    Check("temperature divides the logits once and keeps their order", _check_temperature),
+    Check("T = 0 is greedy", _check_zero),
+    Check("top-k keeps the k best, and ties", _check_top_k),
+    Check("the nucleus is the fewest words that reach p", _check_top_p),
+    Check("min-p keeps what has a share of the best", _check_min_p),
+    Check("typical keeps what is nearest to the entropy", _check_typical),
+    Check("settings that say nothing change nothing", _check_identity),
+    Check("the best word always survives", _check_best),
+    Check("rules are applied in their order", _check_order),
+    Check("draws fit the probabilities", _check_draws),
+    Check("each step draws anew", _check_fresh),
+    Check("the repetition penalty makes repeats less likely", _check_repetition),
+    Check("the presence penalty is taken off once", _check_presence),
+    Check("the entropy, and its slope over T", _check_entropy),
+    Check("beams find what greedy misses", _check_beam),
+    Check("speculative sampling draws from the target", _check_speculation),
+    Check("what cannot work is refused in words", _check_inputs),
+]
+
+FAULTS = [
+    Fault(
+        name="the nucleus drops the word that crosses p",
+        line="kept = below > 1 - p",
+        becomes="kept = below - ascending.softmax(-1) > 1 - p",
+        symptom="its mass is always below p; where one word has more than p, all is greedy",
+        hints=["probabilities 0.5, 0.3, 0.15, 0.05 and p = 0.6: how many words reach it?"],
+        seen_in="rasbt/reasoning-from-scratch#164, Biohub/esm#360",
+    ),
+    Fault(
+        name="the mask is not put back in order",
+        line="return keep(logits, unsorted(kept, order))",
+        becomes="return keep(logits, kept)",
+        symptom="the entropy curve looks as ever, the text is noise",
+        hints=["in which order is the mask, and in which are the logits?"],
+        seen_in="lucidrains/PaLM-rlhf-pytorch#60",
+    ),
+    Fault(
+        name="p = 1 is greedy",
+        line="if p == 1:",
+        becomes="if p == 1 and (logits := temperature(logits, 0)) is not None:",
+        symptom="the setting that should change nothing changes everything",
+        hints=["what does p = 1 ask for?"],
+        seen_in="BlinkDL/ChatRWKV#170",
+    ),
+    Fault(
+        name="one too many",
+        line="threshold = logits.topk(min(k, logits.shape[-1])).values[..., -1:]  # (B, 1), the k-th best",
+        becomes="threshold = logits.topk(min(k + 1, logits.shape[-1])).values[..., -1:]",
+        symptom="k = 1 is not greedy",
+        hints=["count the words that are left"],
+        seen_in="kingoflolz/mesh-transformer-jax#164",
+    ),
+    Fault(
+        name="ties at the k-th place are lost",
+        line="return keep(logits, logits >= threshold)",
+        becomes="return keep(logits, logits > threshold)",
+        symptom="one word fewer than asked for, and k = 1 leaves none",
+        hints=["is the k-th best word itself above the threshold?"],
+        seen_in="fluxions-ai/vui#32 (a threshold from the wrong end)",
+    ),
+    Fault(
+        name="the temperature twice",
+        line="return logits / T",
+        becomes="return logits / T / T",
+        symptom="at T = 1 nothing; elsewhere the entropy curve is that of T squared",
+        hints=["how often is divided on the way from the model to the draw?"],
+        seen_in="RL-Align/RL-Kernel#86, Adibvafa/CodonTransformer#20",
+    ),
+    Fault(
+        name="rules backwards: truncated before it is heated",
+        line="for rule in chain:",
+        becomes="for rule in reversed(chain):",
+        symptom="the size of the nucleus does not react to the temperature",
+        hints=["which rule comes first?"],
+        seen_in="fishaudio/fish-speech#1150",
+    ),
+    Fault(
+        name="a temperature of zero divides",
+        line="if T == 0:",
+        becomes="if T < 0:",
+        symptom="NaN, or always the first word of the list",
+        hints=["what is 0 / 0, and what is 1 / 0?"],
+        seen_in="vllm-project/vllm#24734, karpathy/nanoGPT#738",
+    ),
+    Fault(
+        name="the penalty that rewards",
+        line="return logits.scatter(-1, seen, torch.where(old < 0, old * penalty, old / penalty))",
+        becomes="return logits.scatter(-1, seen, old / penalty)",
+        symptom="the stronger the penalty, the more some words repeat",
+        hints=["what does -2 become when it is divided by 1.5?"],
+        seen_in="huggingface/transformers#2303, huggingface/transformers#2302",
+    ),
+    Fault(
+        name="softmax twice",
+        line="return torch.multinomial(p, 1, generator=generator)[:, 0]",
+        becomes="return torch.multinomial(p.softmax(-1), 1, generator=generator)[:, 0]",
+        symptom="everything is drawn, words that were cut as well: the text is nearly even noise",
+        hints=["what does a second softmax do to numbers between 0 and 1?"],
+        seen_in="ml-explore/mlx-lm#388 (filters that take logits for probabilities)",
+    ),
+    Fault(
+        name="a replacement drawn from the target",
+        line="missing = (target - draft).clamp(min=0)  # (B, V); its sum is the chance of a refusal",
+        becomes="missing = target",
+        symptom="as many drafts are accepted as should be, and yet what comes out is not the target's text",
+        hints=["accepted words have given the target part of what it wants: which part is left?"],
+        seen_in="NJUNLP/MCSD#5 (asked about; there it was right), ml-explore/mlx-swift-lm#459 (another bias)",
+    ),
+    Fault(
+        name="each step draws the same number",
+        line="tokens = torch.cat([tokens, draw(logits, generator)[:, None]], dim=1)",
+        becomes="tokens = torch.cat([tokens, draw(logits, torch.Generator().manual_seed(0))[:, None]], dim=1)",
+        symptom="each word is fine, and long texts run into a loop that they never leave",
+        hints=["even logits, thirty steps: how many different words?"],
+        seen_in="sgl-project/sglang-jax#940, kekzl/imp#1143",
+    ),
+]

@@ -1,0 +1,151 @@
+"""Lesson 07's rules against transformers, exact distributions, and each other. (Its clinic: test_clinics.py.)"""
+
+import math
+from functools import partial
+
+import pytest
+import sampling
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import (
+    MinPLogitsWarper,
+    RepetitionPenaltyLogitsProcessor,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+    TypicalLogitsWarper,
+)
+
+shapes = {"batch": st.integers(1, 3), "words": st.integers(2, 40), "seed": st.integers(0, 9999), "ties": st.booleans()}
+
+
+def draw(batch, words, seed, ties, scale=2.0):
+    """Random logits, float64; with ties they are whole numbers."""
+    z = scale * torch.randn(batch, words, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return z.round() if ties else z
+
+
+def test_faults_are_twelve_different_ones():
+    assert len({(fault.line, fault.becomes) for fault in sampling.FAULTS}) == len(sampling.FAULTS) == 12
+    assert len(sampling.CHECKS) == 17
+
+
+@settings(max_examples=150, deadline=None)
+@given(**shapes, share=st.floats(0.01, 0.99), k=st.integers(1, 45), heat=st.floats(0.1, 5.0))
+def test_rules_are_transformers(batch, words, seed, ties, share, k, heat):
+    """The same words are left, with the same probabilities, with ties as well. float64, sums of 40 shares: 1e-12."""
+    z = draw(batch, words, seed, ties)
+    seen = torch.randint(words, (batch, 3), generator=torch.Generator().manual_seed(seed))
+    for ours, theirs in (
+        (partial(sampling.temperature, T=heat), TemperatureLogitsWarper(heat)),
+        (partial(sampling.top_k, k=k), TopKLogitsWarper(k)),
+        (partial(sampling.top_p, p=share), TopPLogitsWarper(share)),
+        (partial(sampling.min_p, p=share), MinPLogitsWarper(share)),
+        (partial(sampling.typical, mass=share), TypicalLogitsWarper(share)),
+        (
+            partial(sampling.repetition_penalty, seen=seen, penalty=1 + share),
+            RepetitionPenaltyLogitsProcessor(1 + share),
+        ),
+    ):
+        found, wanted = ours(z), theirs(seen, z.clone())
+        assert torch.equal(found.isfinite(), wanted.isfinite()), theirs
+        torch.testing.assert_close(found.softmax(-1), wanted.softmax(-1), atol=1e-12, rtol=0)
+
+
+@settings(max_examples=80, deadline=None)
+@given(**shapes, share=st.floats(0, 1), k=st.integers(1, 45))
+def test_the_best_survives_and_supports_nest(batch, words, seed, ties, share, k):
+    """A looser rule keeps all that a stricter one keeps; no rule changes the order of what it keeps."""
+    z = draw(batch, words, seed, ties)
+    for rule, looser in (
+        (partial(sampling.top_k, k=k), partial(sampling.top_k, k=k + 1)),
+        (partial(sampling.top_p, p=share), partial(sampling.top_p, p=min(1, share + 0.1))),
+        (partial(sampling.min_p, p=share), partial(sampling.min_p, p=max(0, share - 0.1))),
+    ):
+        kept = rule(z).isfinite()
+        assert torch.equal(rule(z).amax(-1), z.amax(-1))  # one of those that tie for the best
+        assert (looser(z).isfinite() | ~kept).all()
+        assert torch.equal(rule(z)[kept], z[kept])
+
+
+@settings(max_examples=60, deadline=None)
+@given(**shapes, heat=st.floats(0.2, 8.0))
+def test_entropy_rises_with_heat(batch, words, seed, ties, heat):
+    """Its slope is the variance of the logits over T cubed, never negative; autograd says the same."""
+    z = draw(batch, words, seed, ties)
+    T = torch.tensor(heat, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(sampling.entropy(z / T).sum(), T)
+    found = sampling.entropy_slope(z, heat)
+    assert (found >= 0).all()
+    torch.testing.assert_close(found.sum(), slope, atol=1e-9, rtol=1e-9)
+
+
+def test_entropy_of_known_distributions():
+    """Even: ln n. One word: 0. Words that were cut do not count."""
+    assert sampling.entropy(torch.zeros(8)).item() == pytest.approx(math.log(8), abs=1e-6)
+    z = torch.tensor([0.0, 0.0, -math.inf, -math.inf])
+    assert sampling.entropy(z).item() == pytest.approx(math.log(2), abs=1e-6)
+    assert sampling.entropy(sampling.temperature(torch.randn(1, 8), 0)).item() == 0
+
+
+def test_order_matters():
+    """Truncating before heating keeps the words of T = 1; heating first lets more in."""
+    z = draw(1, 40, 0, ties=False)
+    first = sampling.temperature(sampling.top_p(z, 0.8), 2.0).isfinite().sum()
+    last = sampling.top_p(sampling.temperature(z, 2.0), 0.8).isfinite().sum()
+    assert first < last
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 99), words=st.integers(2, 5), width=st.integers(1, 30), n=st.integers(1, 3))
+def test_a_wide_beam_finds_the_likeliest_text(seed, words, width, n):
+    """With a beam for every beginning it is exhaustive; any beam's score is its text's probability."""
+    table = draw(words, words, seed, ties=False).log_softmax(-1)
+    beams, scores = sampling.beam_search(lambda tokens: table[tokens], torch.tensor([[0]]), n, width)
+    assert (scores[:-1] >= scores[1:]).all()
+    for beam, score in zip(beams, scores, strict=True):
+        assert table[beam[:-1], beam[1:]].sum().item() == pytest.approx(score.item(), abs=1e-5)
+    if width >= words ** (n - 1):
+        texts = torch.cartesian_prod(*[torch.arange(words)] * n).view(-1, n)
+        full = torch.cat([torch.zeros(len(texts), 1, dtype=torch.long), texts], dim=1)
+        assert table[full[:, :-1], full[:, 1:]].sum(1).max().item() == pytest.approx(scores[0].item(), abs=1e-5)
+
+
+def test_generate_is_the_models_own_distribution():
+    """Two words at a time, against the products of their probabilities: chi-square with 8 degrees of freedom."""
+    table = draw(3, 3, 1, ties=False, scale=1.0)
+    start = torch.zeros(30_000, 1, dtype=torch.long)
+    out = sampling.generate(lambda tokens: table[tokens], start, 2, [], torch.Generator().manual_seed(0))
+    p = table.softmax(-1)
+    wanted = 30_000 * (p[0][:, None] * p).flatten()
+    counts = torch.bincount(3 * out[:, 1] + out[:, 2], minlength=9)
+    assert ((counts - wanted).square() / wanted).sum() < 31.8  # once in ten thousand
+    greedy = [partial(sampling.temperature, T=0)]
+    assert len(sampling.generate(lambda tokens: table[tokens], start[:9], 5, greedy).unique(dim=0)) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_speculation_accepts_what_it_should(seed):
+    """The share of accepted drafts is the sum of the smaller probabilities; equal models refuse nothing."""
+    target, draft = draw(2, 6, seed, ties=False, scale=1.0).softmax(-1)
+    generator = torch.Generator().manual_seed(seed)
+    words = torch.multinomial(draft, 40_000, replacement=True, generator=generator)
+    both = target.repeat(40_000, 1), draft.repeat(40_000, 1)
+    out = sampling.speculate(*both, words, generator)
+    share = torch.minimum(target, draft).sum().item()
+    assert (out == words).double().mean().item() == pytest.approx(share, abs=5 * 0.5 / 200)  # five standard errors
+    chi = ((torch.bincount(out, minlength=6) - 40_000 * target).square() / (40_000 * target)).sum()
+    assert chi < 25.7  # five degrees of freedom: once in ten thousand
+    assert torch.equal(sampling.speculate(both[1], both[1], words, generator), words)
+
+
+def test_half_a_vocabulary_of_a_hundred_thousand():
+    """Float32 sums of many small shares: p = 1 cuts nothing, and no p cuts everything."""
+    z = torch.randn(4, 100_000, generator=torch.Generator().manual_seed(0))
+    assert sampling.top_p(z, 1.0).isfinite().all()
+    for p in (0.0, 1e-9, 0.5, 1 - 1e-7):
+        kept = sampling.top_p(z, p).isfinite().sum(-1)
+        assert (kept >= 1).all()
+        mass = z.double().softmax(-1).where(sampling.top_p(z, p).isfinite(), 0).sum(-1)
+        assert (mass > p - 1e-4).all()  # 100,000 float32 additions round by 1e-7 each, at worst in one direction
