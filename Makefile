@@ -23,8 +23,8 @@ lab: .venv/ready            ## open JupyterLab on the lessons
 lesson: .venv/ready         ## run one notebook without a browser and print its verdict: make lesson N=04
 	@$(RUN) tools/notebooks.py run $(N)
 
-dashboard: .venv/ready      ## open the sampling dashboard (comes with lesson 07)
-	@test -f 07_entropy_plotter/dashboard.py || { echo "The dashboard comes with lesson 07, which is not built yet."; exit 1; }
+dashboard: .venv/ready      ## open the sampling dashboard (to come)
+	@test -f 07_entropy_plotter/dashboard.py || { echo "The dashboard of lesson 07 is to come."; exit 1; }
 	cd 07_entropy_plotter && ../$(BIN)/streamlit run dashboard.py
 
 test: .venv/ready-dev       ## lint, then run every test and every notebook

@@ -329,3 +329,39 @@ FAULTS = [
         seen_in="sgl-project/sglang-jax#940, kekzl/imp#1143",
     ),
 ]
+
+
+def _check_sigma(m):
+    z = _logits(3, 50)
+    for n in (0.0, 1.0, 2.0):
+        wanted = z >= z.amax(-1, keepdim=True) - n * z.std(-1, keepdim=True)
+        found = m.top_n_sigma(z, n)
+        if not torch.equal(found > -math.inf, wanted) or not torch.equal(found[wanted], z[wanted]):
+            return f"n = {n:g}: {int((found > -math.inf).sum())} words left in three rows, expected {int(wanted.sum())}"
+
+
+def _check_heat_for(m):
+    z = _logits(1, 50)[0]
+    for wanted in (0.5, 2.0, 3.5):
+        T = m.temperature_for(z, wanted)
+        p = (z / T).softmax(-1)
+        found = -(p * p.clamp(min=1e-300).log()).sum().item()
+        if not abs(found - wanted) < 1e-4:
+            return f"an entropy of {wanted} was asked for; at T = {float(T):.4g} it is {found:.4g}"
+
+
+def _check_frequency(m):
+    z = _logits(2, 5)
+    wanted = z.clone()
+    wanted[0, 1] -= 1.4
+    wanted[0, 3] -= 0.7
+    wanted[1, 2] -= 2.1
+    if gap := difference(m.frequency_penalty(z, torch.tensor([[1, 3, 1], [2, 2, 2]]), 0.7), wanted):
+        return f"a word loses 0.7 for each time that it was seen: {gap}"
+
+
+EXERCISES = [
+    Check("top-n-sigma", _check_sigma),
+    Check("the temperature for an entropy", _check_heat_for),
+    Check("a penalty for each time", _check_frequency),
+]

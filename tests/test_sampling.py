@@ -1,13 +1,19 @@
 """Lesson 07's rules against transformers, exact distributions, and each other. (Its clinic: test_clinics.py.)"""
 
+import json
 import math
+import sys
 from functools import partial
+from types import SimpleNamespace
 
+import frontier_sweep
 import pytest
 import sampling
 import torch
+from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sampling_clinic import EXERCISES
 from transformers import (
     MinPLogitsWarper,
     RepetitionPenaltyLogitsProcessor,
@@ -16,6 +22,8 @@ from transformers import (
     TopPLogitsWarper,
     TypicalLogitsWarper,
 )
+
+from shared.clinic import examine
 
 shapes = {"batch": st.integers(1, 3), "words": st.integers(2, 40), "seed": st.integers(0, 9999), "ties": st.booleans()}
 
@@ -149,3 +157,51 @@ def test_half_a_vocabulary_of_a_hundred_thousand():
         assert (kept >= 1).all()
         mass = z.double().softmax(-1).where(sampling.top_p(z, p).isfinite(), 0).sum(-1)
         assert (mass > p - 1e-4).all()  # 100,000 float32 additions round by 1e-7 each, at worst in one direction
+
+
+def test_the_sweep_runs(monkeypatch, capsys):
+    """Two chains, three short stories: the whole path, nothing written."""
+    before = frontier_sweep.RESULTS.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["frontier_sweep.py", "--quick"])
+    frontier_sweep.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["chain"] for row in rows] == ["the world's own", "T 1", "greedy"]
+    assert rows[0]["flawless"] == rows[0]["consistent"] == 1
+    assert frontier_sweep.RESULTS.read_bytes() == before
+
+
+def test_what_the_sweep_stored():
+    """Each chain with three seeds, and the world's own stories, which have no flaw."""
+    record = json.loads(frontier_sweep.RESULTS.read_text())
+    chains = [row["chain"] for row in record["rows"]]
+    assert set(chains) == {"the world's own", *frontier_sweep.CHAINS}
+    assert len(chains) == 3 * (1 + len(frontier_sweep.CHAINS))
+    assert all(row["flawless"] == 1 for row in record["rows"] if row["chain"] == "the world's own")
+    assert {"command", "seconds", "date", "versions", "threads"} <= record.keys()
+
+
+def test_four_grams():
+    assert frontier_sweep.four_grams(torch.tensor([1, 2, 3, 4, 5])) == [(1, 2, 3, 4), (2, 3, 4, 5)]
+    assert frontier_sweep.four_grams(torch.tensor([1, 2, 3])) == []
+
+
+SOLVED = solutions(sampling, "sampling_vis.ipynb", torch=torch)
+
+
+def test_the_exercises_solutions_pass_their_checks():
+    """And an exercise that is not done fails."""
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
+    assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"top_n_sigma": lambda z, n: sampling.keep(z, z >= z.mean(-1, keepdim=True) - n * z.std(-1, keepdim=True))},
+        {"temperature_for": lambda z, nats: 1.0},
+        {"frequency_penalty": sampling.presence_penalty},
+    ],
+)
+def test_wrong_answers_to_the_exercises_are_refused(wrong):
+    """Near misses: from the mean in place of the best, no search, once for all."""
+    assert examine(SimpleNamespace(**SOLVED | wrong), EXERCISES).failed
