@@ -1,15 +1,9 @@
 """Five kinds of skip, four depths, seven learning rates, three seeds: python depth_sweep.py
 
-Writes results/depth.json, which the notebook shows; about ten minutes on two cores. The notebook itself trains two of
+Writes results/depth.json, which the notebook shows; takes about twenty minutes. The notebook itself trains two of
 the depths again, each arm at its best rate. --quick tries the whole path in seconds and writes nothing.
 """
 
-import argparse
-import json
-import math
-import platform
-import time
-from datetime import date
 from functools import partial
 from pathlib import Path
 
@@ -18,9 +12,10 @@ import torch
 from torch import nn
 
 from shared.corpus import Corpus, python_docs
-from shared.ensemble import fit_many
+from shared.ensemble import batches, fit_many
+from shared.results import sweep_command
 from shared.rotary import no_positions
-from shared.training import evaluate, seeds
+from shared.training import evaluate, initialise_by_fan_in, seeds
 
 RESULTS = Path(__file__).parent / "results" / "depth.json"
 DEPTHS, RATES, N_SEEDS, STEPS = [2, 6, 12, 24], [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3], 3, 200
@@ -66,7 +61,7 @@ def keep_signal(model):
 
 
 def new_model(arm, n_layers, seed):
-    """A model of bytes, its matrices from N(0, 1 / fan-in), so that at any width signals keep their size."""
+    """A model of bytes, ready to train."""
     torch.manual_seed(seed)
     attention = Staying if arm == "no skip, signal kept" else block.Attention
     model = block.Decoder(
@@ -80,11 +75,7 @@ def new_model(arm, n_layers, seed):
         positions=no_positions,
         skip=SKIPS[arm],
     )
-    nn.init.normal_(model.embedding.weight, std=0.2)
-    for name, matrix in model.blocks.named_parameters():
-        if matrix.ndim == 2:
-            scale = math.sqrt(2 * n_layers) if name.endswith("proj.weight") else 1
-            nn.init.normal_(matrix, std=1 / scale / math.sqrt(matrix.shape[1]))
+    initialise_by_fan_in(model)
     if arm == "no skip, signal kept":
         keep_signal(model)
     return model
@@ -94,13 +85,7 @@ def train(runs, n_layers, corpus, steps=STEPS):
     """Models for runs, (arm, rate, seed) each and of equal shapes, trained side by side; runs of a seed see the same
     text. Returns the models."""
     models = [new_model(arm, n_layers, seed) for arm, _, seed in runs]
-    generators = {seed: torch.Generator().manual_seed(seed) for _, _, seed in runs}
-
-    def batch():
-        drawn = {seed: corpus.batch(BATCH, CONTEXT, generator) for seed, generator in generators.items()}
-        x, y = zip(*(drawn[seed] for _, _, seed in runs), strict=True)
-        return torch.stack(x), torch.stack(y)
-
+    batch = batches(lambda generator: corpus.batch(BATCH, CONTEXT, generator), [seed for _, _, seed in runs])
     fit_many(models, batch, steps, [rate for _, rate, _ in runs], label=f"{n_layers} layers")
     return models
 
@@ -109,45 +94,27 @@ SHAPES = [["skip", "half a skip", "no skip"], ["no skip, signal kept"], ["skip, 
 
 
 def sweep(depths, rates, n_seeds, steps):
-    """Held-out nats a byte: {depth: {arm: [[a seed, ...], ...] for each rate}}; NaN where it diverged."""
+    """[{layers, arm, rate, seed, loss}, ...]: held-out nats a byte, NaN where it diverged."""
     corpus = Corpus(python_docs())
     windows = corpus.held_out_windows(CONTEXT, most=128)
-    losses = {}
+    rows = []
     for n_layers in depths:
-        losses[n_layers] = {}
         for arms in SHAPES:
             runs = [(arm, rate, seed) for arm in arms for rate in rates for seed in seeds(n_seeds)]
-            found = [round(evaluate(model, *windows).nats, 4) for model in train(runs, n_layers, corpus, steps)]
-            for i, arm in enumerate(arms):
-                part = found[i * len(rates) * n_seeds : (i + 1) * len(rates) * n_seeds]
-                losses[n_layers][arm] = [part[j : j + n_seeds] for j in range(0, len(part), n_seeds)]
-    return losses
+            for (arm, rate, seed), model in zip(runs, train(runs, n_layers, corpus, steps), strict=True):
+                loss = round(evaluate(model, *windows).nats, 4)
+                rows.append({"layers": n_layers, "arm": arm, "rate": rate, "seed": seed, "loss": loss})
+    return rows
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two depths, one rate, three steps; writes nothing")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(2)
-    start = time.monotonic()
-    losses = sweep([2, 3], RATES[:1], 2, 3) if quick else sweep(DEPTHS, RATES, N_SEEDS, STEPS)
-    record = {
-        "losses": losses,
-        "rates": RATES,
-        "steps": STEPS,
-        "seeds": seeds(N_SEEDS),
-        "command": "python depth_sweep.py",
-        "seconds": round(time.monotonic() - start),
-        "date": date.today().isoformat(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
-    }
-    if quick:
-        print(json.dumps(losses))
-        return
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-    print(f"wrote {RESULTS.name}: {record['seconds']} s")
+    sweep_command(
+        __doc__,
+        RESULTS,
+        whole=lambda: sweep(DEPTHS, RATES, N_SEEDS, STEPS),
+        quick=lambda: sweep([2, 3], RATES[:1], 2, 3),
+        steps=STEPS,
+    )
 
 
 if __name__ == "__main__":

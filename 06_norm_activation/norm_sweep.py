@@ -4,23 +4,18 @@ Writes results/places.json, which the notebook shows; about a quarter of an hour
 trains the deepest of the arms again. --quick tries the whole path in seconds and writes nothing.
 """
 
-import argparse
-import json
 import math
-import platform
-import time
-from datetime import date
 from pathlib import Path
 
 import norms
 import torch
-from torch import nn
 
 from shared.corpus import Corpus, python_docs
-from shared.ensemble import fit_many
+from shared.ensemble import batches, fit_many
+from shared.results import sweep_command
 from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
-from shared.training import evaluate, seeds
+from shared.training import evaluate, initialise_by_fan_in, seeds
 
 RESULTS = Path(__file__).parent / "results" / "places.json"
 DEPTHS, RATES, WARMUPS, N_SEEDS, STEPS = [2, 6, 12], [1e-3, 2e-3, 4e-3, 8e-3, 16e-3], [1, 50], 3, 200
@@ -36,28 +31,18 @@ ARMS = {  # place of the norms, and whether what writes to the stream starts sma
 
 
 def new_model(arm, n_layers, seed, **slots):
-    """A model of bytes, its matrices from N(0, 1 / fan-in)."""
+    """A model of bytes, ready to train. slots: as `TinyLM` takes them."""
     torch.manual_seed(seed)
     place, small = ARMS[arm]
     slots = {"attention": RotaryAttention, "positions": no_positions, "norm": norms.LayerNorm} | slots
     model = TinyLM(256, CONTEXT, WIDTH, n_layers, HEADS, **slots)
-    nn.init.normal_(model.embedding.weight, std=0.2)
-    for name, matrix in model.blocks.named_parameters():
-        if matrix.ndim == 2:
-            scale = math.sqrt(2 * n_layers) if small and name.endswith("proj.weight") else 1
-            nn.init.normal_(matrix, std=1 / scale / math.sqrt(matrix.shape[1]))
+    initialise_by_fan_in(model, small)
     return norms.rewire(model, place, slots["norm"])
 
 
 def train(models, which_seed, rates, warmups, corpus, steps=STEPS, batch_size=BATCH):
     """Train models of equal shapes side by side; one seed, one text. Returns the losses, (models, steps)."""
-    generators = {seed: torch.Generator().manual_seed(seed) for seed in which_seed}
-
-    def batch():
-        drawn = {seed: corpus.batch(batch_size, CONTEXT, generator) for seed, generator in generators.items()}
-        x, y = zip(*(drawn[seed] for seed in which_seed), strict=True)
-        return torch.stack(x), torch.stack(y)
-
+    batch = batches(lambda generator: corpus.batch(batch_size, CONTEXT, generator), which_seed)
     return fit_many(models, batch, steps, rates, warmups=warmups, label=f"{len(models[0].blocks)} layers")
 
 
@@ -91,28 +76,14 @@ def sweep(depths, rates, warmups, n_seeds, steps):
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one depth, one rate, three steps; writes nothing")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(1)
-    start = time.monotonic()
-    rows = sweep([2], RATES[:1], WARMUPS, 2, 3) if quick else sweep(DEPTHS, RATES, WARMUPS, N_SEEDS, STEPS)
-    if quick:
-        print(json.dumps(rows))
-        return
-    record = {
-        "command": "python norm_sweep.py",
-        "steps": STEPS,
-        "target": TARGET,
-        "seconds": round(time.monotonic() - start),
-        "date": date.today().isoformat(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
-    }
-    text = json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n"
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text, encoding="utf-8")
-    print(f"wrote {RESULTS.name}: {record['seconds']} s")
+    sweep_command(
+        __doc__,
+        RESULTS,
+        whole=lambda: sweep(DEPTHS, RATES, WARMUPS, N_SEEDS, STEPS),
+        quick=lambda: sweep([2], RATES[:1], WARMUPS, 2, 3),
+        steps=STEPS,
+        target=TARGET,
+    )
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from shared.clinic import Check, Fault, difference
+from shared.clinic import Check, Fault, difference, refusal
 from shared.tiny_lm import CausalAttention, TinyLM
 
 C = 5
@@ -233,12 +233,7 @@ def _check_qk(m):
 
 
 def _check_inputs(m):
-    try:
-        m.rewire(TinyLM(11, 9, 12, 2, 3), "middle")
-        return "place 'middle' was taken without a word, expected a ValueError"
-    except ValueError as error:
-        if "middle" not in str(error):
-            return f"given place 'middle' it said {str(error)!r}"
+    return refusal([("the place 'middle'", "middle", lambda: m.rewire(TinyLM(11, 9, 12, 2, 3), "middle"))])
 
 
 CHECKS = [

@@ -5,22 +5,17 @@ judge says: the share of stories without a flaw, and of sentences that agree wit
 4-grams that are different, over all stories of a run. --quick tries the whole path in seconds and writes nothing.
 """
 
-import argparse
-import json
-import platform
-import time
 from collections.abc import Sequence
-from datetime import date
 from functools import partial
 from pathlib import Path
 
 import sampling
-import torch
 
-from shared.checkpoint import load_story_lm
+from shared.checkpoint import load_story_lm, tell
+from shared.results import sweep_command
 from shared.training import progress, seeds
 from shared.world import BASE, HELD_OUT, judge, stories
-from shared.world.words import END, ID, decode, encode
+from shared.world.words import encode
 
 RESULTS = Path(__file__).parent / "results" / "frontier.json"
 N_STORIES, N_SEEDS, LONGEST = 64, 3, 192
@@ -44,33 +39,18 @@ CHAINS = {f"T {T:g}": heated(T) for T in HEATS} | {
 }
 
 
-@torch.no_grad()
-def tell(model, n: int, chain: Sequence[sampling.Rule], seed: int, longest: int = LONGEST) -> list[torch.Tensor]:
-    """n stories that begin with "Once", each word through the chain: ids without the line's end that they start with.
-
-    A story that has not ended after `longest` words is broken off.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    rows, told = torch.tensor([[ID[END], *encode("Once")]] * n), []
-    while len(rows) and rows.shape[1] < longest:
-        rows = sampling.generate(model, rows, 1, chain, generator)
-        ended = rows[:, -1] == ID[END]
-        told += [row[1:] for row in rows[ended]]
-        rows = rows[~ended]
-    return told + [row[1:] for row in rows]
-
-
-def four_grams(ids: torch.Tensor) -> list[tuple[int, ...]]:
+def four_grams(text: str) -> list[tuple[int, ...]]:
     """All runs of four words."""
-    return [tuple(run) for run in ids.unfold(0, 4, 1).tolist()] if len(ids) >= 4 else []
+    ids = encode(text)
+    return list(zip(*(ids[i:] for i in range(4)), strict=False))
 
 
-def scores(told: Sequence[torch.Tensor]) -> dict[str, float]:
+def scores(told: Sequence[str]) -> dict[str, float]:
     """Shares of flawless stories, of sentences that are consistent, and grammatical; distinct 4-grams over all stories;
     repeated 4-grams within a story; words a story."""
-    heard = [judge(decode(ids.tolist()), BASE) for ids in told]
+    heard = [judge(text, BASE) for text in told]
     sentences = [sentence for judgement in heard for sentence in judgement.sentences if sentence.finished]
-    runs = [four_grams(ids) for ids in told]
+    runs = [four_grams(text) for text in told]
     everything = [run for story in runs for run in story]
     found = {
         "flawless": sum(judgement.flawless for judgement in heard) / len(told),
@@ -78,15 +58,15 @@ def scores(told: Sequence[torch.Tensor]) -> dict[str, float]:
         "grammatical": sum(sentence.grammatical for sentence in sentences) / max(1, len(sentences)),
         "distinct": len(set(everything)) / max(1, len(everything)),
         "repeated": sum(1 - len(set(story)) / max(1, len(story)) for story in runs) / len(told),
-        "words": sum(len(ids) for ids in told) / len(told),
+        "words": sum(len(encode(text)) for text in told) / len(told),
     }
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def world_stories(n: int, seed: int) -> list[torch.Tensor]:
+def world_stories(n: int, seed: int) -> list[str]:
     """What the world itself tells, as `tell` gives it: stories only, since "Once" begins nothing else."""
     texts = [story.text for story in stories(4 * n, HELD_OUT + seed, BASE) if story.text.startswith("Once")]
-    return [torch.tensor(encode(text)) for text in texts[:n]]
+    return texts[:n]
 
 
 def sweep(chains: dict, n: int, n_seeds: int, longest: int) -> list[dict]:
@@ -94,33 +74,19 @@ def sweep(chains: dict, n: int, n_seeds: int, longest: int) -> list[dict]:
     model = load_story_lm()
     rows = [{"chain": "the world's own", "seed": seed} | scores(world_stories(n, seed)) for seed in seeds(n_seeds)]
     for name, seed in progress([(name, seed) for name in chains for seed in seeds(n_seeds)], "telling"):
-        rows.append({"chain": name, "seed": seed} | scores(tell(model, n, chains[name], seed, longest)))
+        rows.append({"chain": name, "seed": seed} | scores(tell(model, "Once", n, seed, longest, chains[name])))
     return rows
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="two chains, three stories; writes nothing")
-    quick = parser.parse_args().quick
-    torch.set_num_threads(1)
-    start = time.monotonic()
-    if quick:
-        print(json.dumps(sweep({name: CHAINS[name] for name in ("T 1", "greedy")}, 3, 1, 24)))
-        return
-    rows = sweep(CHAINS, N_STORIES, N_SEEDS, LONGEST)
-    record = {
-        "command": "python frontier_sweep.py",
-        "stories": N_STORIES,
-        "longest": LONGEST,
-        "seconds": round(time.monotonic() - start),
-        "date": date.today().isoformat(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "threads": torch.get_num_threads(),
-    }
-    text = json.dumps(record)[:-1] + ', "rows": [\n' + ",\n".join(json.dumps(row) for row in rows) + "\n]}\n"
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(text, encoding="utf-8")
-    print(f"wrote {RESULTS.name}: {record['seconds']} s")
+    sweep_command(
+        __doc__,
+        RESULTS,
+        whole=lambda: sweep(CHAINS, N_STORIES, N_SEEDS, LONGEST),
+        quick=lambda: sweep({name: CHAINS[name] for name in ("T 1", "greedy")}, 3, 1, 24),
+        stories=N_STORIES,
+        longest=LONGEST,
+    )
 
 
 if __name__ == "__main__":

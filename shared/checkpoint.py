@@ -9,6 +9,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -80,10 +81,18 @@ def vocabulary_sha256() -> str:
 
 
 @torch.no_grad()
-def tell(model: TinyLM, prompt: str, n: int, seed: int, longest: int | None = None) -> list[str]:
-    """n documents drawn from the model at temperature 1, each with the prompt it begins with and up to its line's end.
+def tell(
+    model: TinyLM,
+    prompt: str,
+    n: int,
+    seed: int,
+    longest: int | None = None,
+    rules: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+) -> list[str]:
+    """n documents drawn from the model, each with the prompt it begins with and up to its line's end.
 
     longest: tokens, the line's end in front among them, after which one is broken off; the model's context if None.
+    rules: applied to the logits (n, vocabulary) of each next word, in this order; none is drawing at temperature 1.
     Raises ValueError for unknown words in the prompt, one that leaves no room, or more room than the model has.
     """
     longest = model.context if longest is None else longest
@@ -96,8 +105,10 @@ def tell(model: TinyLM, prompt: str, n: int, seed: int, longest: int | None = No
     generator = torch.Generator().manual_seed(seed)
     rows, told, open_rows = torch.tensor([ids] * n, device=device), [None] * n, torch.arange(n)
     while len(rows) and rows.shape[1] < longest:
-        probabilities = model(rows)[:, -1].softmax(-1).cpu()
-        following = torch.multinomial(probabilities, 1, generator=generator)
+        logits = model(rows)[:, -1]
+        for rule in rules:
+            logits = rule(logits)
+        following = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)
         rows = torch.cat([rows, following.to(device)], dim=1)
         ended = following[:, 0] == ID[END]
         for i, row in zip(open_rows[ended], rows[ended.to(device)], strict=True):

@@ -92,6 +92,22 @@ def difference(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-
     return f"found {found[place]:.4g} at {list(place)}, expected {wanted[place]:.4g}"
 
 
+def refusal(cases: Sequence[tuple[str, str, Callable[[], object]]]) -> str | None:
+    """None if every call raises a ValueError that names what is wrong, else which does not, in words.
+
+    cases: what is given, words that the error must hold, the call.
+    """
+    for given, words, call in cases:
+        try:
+            call()
+        except ValueError as error:
+            if words not in str(error):
+                return f"given {given} it said {str(error)!r}, which does not name it"
+        else:
+            return f"{given} was taken without a word, expected a ValueError"
+    return None
+
+
 def examine(module: ModuleType, checks: Sequence[Check] | None = None, failures_only: bool = False) -> Examination:
     """Run the module's CHECKS (or those given), print a line for each (or each that fails), return what was found.
 

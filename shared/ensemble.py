@@ -4,6 +4,7 @@ A deep thin network spends its time starting operations, not computing. Ten of t
 as one.
 
     models = [TinyLM(...) for seed in seeds(3)]
+    batch = batches(lambda generator: corpus.batch(8, 32, generator), seeds(3))
     losses = fit_many(models, batch, steps=200, lrs=[3e-3] * 3)     # (models, steps); the models are trained in place
 """
 
@@ -67,6 +68,23 @@ def fit_many(
             for name, buffer in model.named_buffers():
                 buffer.copy_(buffers[name][i])  # what the model remembered, such as BatchNorm's means
     return losses
+
+
+def batches(
+    draw: Callable[[torch.Generator], tuple[torch.Tensor, torch.Tensor]], which_seed: Sequence[int]
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
+    """A `batch` for `fit_many`: draw(generator) returns x and y for one model, each seed has a generator of its own.
+
+    which_seed: each model's seed; models with the same seed see the same text.
+    """
+    generators = {seed: torch.Generator().manual_seed(seed) for seed in which_seed}
+
+    def batch():
+        drawn = {seed: draw(generator) for seed, generator in generators.items()}
+        x, y = zip(*(drawn[seed] for seed in which_seed), strict=True)
+        return torch.stack(x), torch.stack(y)
+
+    return batch
 
 
 def _losses(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:

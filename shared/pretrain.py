@@ -11,10 +11,8 @@ never trained on.
 import argparse
 import hashlib
 import json
-import platform
 import time
 from dataclasses import asdict, dataclass
-from datetime import date
 from itertools import islice
 from pathlib import Path
 
@@ -24,6 +22,7 @@ from torch import nn
 
 from shared.checkpoint import WEIGHTS, load_story_lm, measure, new_story_lm, record, vocabulary_sha256
 from shared.muon import Muon
+from shared.results import provenance
 from shared.training import next_token_loss
 from shared.world import BASE, rows
 
@@ -166,10 +165,7 @@ def write(training: Training, weights: Path) -> None:
         "world": asdict(BASE),
         "tokens": plan.context * sum(plan.rows(step) for step in range(plan.steps)),
         "seconds": round(training.seconds),
-        "hardware": torch.cuda.get_device_name() if training.device == "cuda" else _processor(),
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "date": date.today().isoformat(),
+        **provenance(training.device),
         "vocabulary": vocabulary_sha256(),
         "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
         "curve": training.curve,
@@ -180,13 +176,6 @@ def write(training: Training, weights: Path) -> None:
 def keep(weights: Path, found: dict) -> None:
     """Write the record beside the weights."""
     weights.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    """The processor's name, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    return next((line.split(": ")[1] for line in lines if line.startswith("model name")), platform.processor())
 
 
 def main() -> None:

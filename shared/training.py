@@ -35,6 +35,19 @@ def next_token_loss(model: nn.Module, x: torch.Tensor, y: torch.Tensor) -> torch
     return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
 
 
+def initialise_by_fan_in(model: nn.Module, small_branches: bool = True) -> None:
+    """Another start, for thin models, which 0.02 puts to sleep: the blocks' matrices from N(0, 1 / fan-in), so that at
+    any width signals keep their size; the embedding from N(0, 0.2).
+
+    small_branches: what writes to the residual stream (`proj`) starts smaller by sqrt(2 n_layers).
+    """
+    nn.init.normal_(model.embedding.weight, std=0.2)
+    for name, matrix in model.blocks.named_parameters():
+        if matrix.ndim == 2:
+            smaller = math.sqrt(2 * len(model.blocks)) if small_branches and name.endswith("proj.weight") else 1
+            nn.init.normal_(matrix, std=1 / smaller / math.sqrt(matrix.shape[1]))
+
+
 @dataclass
 class History:
     """What a training run left behind: a value for each step taken.

@@ -1,6 +1,7 @@
 """Lesson 05: the decoder against transformers and autograd, the reader of Hugging Face folders, the sweep's arms.
 (Its clinic: test_clinics.py.)"""
 
+import itertools
 import json
 import sys
 from types import SimpleNamespace
@@ -253,20 +254,18 @@ def test_the_sweep_runs(monkeypatch, capsys):
     before = depth_sweep.RESULTS.read_bytes()
     monkeypatch.setattr(sys, "argv", ["depth_sweep.py", "--quick"])
     depth_sweep.main()
-    losses = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert losses.keys() == {"2", "3"} and losses["2"].keys() == depth_sweep.SKIPS.keys()
-    assert all(2 < loss < 8 for arms in losses.values() for runs in arms.values() for run in runs for loss in run)
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert {(row["layers"], row["arm"]) for row in rows} == {(n, arm) for n in (2, 3) for arm in depth_sweep.SKIPS}
+    assert len(rows) == 2 * len(depth_sweep.SKIPS) * 2 and all(2 < row["loss"] < 8 for row in rows)
     assert depth_sweep.RESULTS.read_bytes() == before
 
 
 def test_what_the_sweep_stored():
     """All arms, depths, rates and seeds, and how it was made."""
     record = json.loads(depth_sweep.RESULTS.read_text())
-    assert record["rates"] == depth_sweep.RATES and record["steps"] == depth_sweep.STEPS
-    assert [int(depth) for depth in record["losses"]] == depth_sweep.DEPTHS
-    for arms in record["losses"].values():
-        assert arms.keys() == depth_sweep.SKIPS.keys()
-        assert all(len(runs) == len(depth_sweep.RATES) and {len(run) for run in runs} == {3} for runs in arms.values())
+    runs = [(row["layers"], row["arm"], row["rate"], row["seed"]) for row in record["rows"]]
+    wanted = itertools.product(depth_sweep.DEPTHS, depth_sweep.SKIPS, depth_sweep.RATES, range(depth_sweep.N_SEEDS))
+    assert sorted(runs) == sorted(wanted) and record["steps"] == depth_sweep.STEPS
     assert {"command", "seconds", "date", "versions", "threads"} <= record.keys()
 
 

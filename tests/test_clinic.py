@@ -13,7 +13,7 @@ from types import ModuleType
 import pytest
 import torch
 
-from shared.clinic import Check, Examination, Fault, admit, difference, examine, plant, repair, source, treat
+from shared.clinic import Check, Examination, Fault, admit, difference, examine, plant, refusal, repair, source, treat
 
 TOY = '''"""A toy lesson."""
 
@@ -409,3 +409,23 @@ def test_difference(found, words):
     """In words, at the place where it is largest."""
     wanted = torch.tensor([1.0, 2.0], dtype=torch.float64)
     assert difference(torch.tensor(found, dtype=torch.float64), wanted) == words
+
+
+def complain():
+    """A call that is refused."""
+    raise ValueError("k is 0")
+
+
+@pytest.mark.parametrize(
+    ("call", "words", "found"),
+    [
+        (complain, "k is 0", None),
+        (complain, "p is", "given k = 0 it said 'k is 0', which does not name it"),
+        (dict, "k is 0", "k = 0 was taken without a word, expected a ValueError"),
+    ],
+)
+def test_refusal(call, words, found):
+    """Refused by name; refused otherwise; taken. Any other error is not a refusal."""
+    assert refusal([("k = 0", words, call)]) == found
+    with pytest.raises(ZeroDivisionError):
+        refusal([("k = 0", words, lambda: 1 / 0)])

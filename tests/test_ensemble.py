@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from shared.ensemble import fit_many
+from shared.ensemble import batches, fit_many
 from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 from shared.training import fit
@@ -21,17 +21,6 @@ def draw(generator):
     return x[:, :-1], x[:, 1:]
 
 
-def batches(seeds):
-    """A function that draws a batch for each model, each from a generator of its own."""
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-
-    def batch():
-        x, y = zip(*(draw(generator) for generator in generators), strict=True)
-        return torch.stack(x), torch.stack(y)
-
-    return batch
-
-
 def new(seed, **slots):
     """A small model."""
     torch.manual_seed(seed)
@@ -43,7 +32,7 @@ def test_each_is_trained_as_if_alone(slots):
     """Another seed, rate and warm-up for each; compared after every step, and each weight in the end."""
     seeds, lrs, warmups = [0, 1, 2], [3e-3, 1e-2, 1e-3], [1, 4, 7]
     models = [new(seed, **slots) for seed in seeds]
-    together = fit_many(models, batches(seeds), 20, lrs, warmups=warmups, label=None)
+    together = fit_many(models, batches(draw, seeds), 20, lrs, warmups=warmups, label=None)
     assert together.shape == (3, 20)
     for i, seed in enumerate(seeds):
         alone, generator = new(seed, **slots), torch.Generator().manual_seed(seed)
@@ -58,7 +47,7 @@ def test_each_is_trained_as_if_alone(slots):
 
 def test_it_learns():
     models = [new(seed) for seed in (0, 1)]
-    losses = fit_many(models, batches([0, 1]), 150, [1e-2] * 2, label=None)
+    losses = fit_many(models, batches(draw, [0, 1]), 150, [1e-2] * 2, label=None)
     assert (losses[:, :5].mean(dim=1) - losses[:, -5:].mean(dim=1)).min() > 0.5  # half the tokens become certain
 
 
@@ -77,7 +66,7 @@ def test_what_differs_may_be_a_buffer():
 
     torch.manual_seed(0)
     models = [Scaled(0.0), Scaled(2.0)]
-    losses = fit_many(models, batches([0, 0]), 3, [1e-2] * 2, label=None)
+    losses = fit_many(models, batches(draw, [0, 0]), 3, [1e-2] * 2, label=None)
     torch.testing.assert_close(losses[0], torch.full((3,), math.log(11)))
     assert losses[1, 0] != losses[0, 0]
 
@@ -98,15 +87,15 @@ def test_what_a_model_remembers_is_its_own():
 
     torch.manual_seed(0)
     models = [Counting(), Counting()]
-    fit_many(models, batches([0, 1]), 3, [1e-2] * 2, label=None)
+    fit_many(models, batches(draw, [0, 1]), 3, [1e-2] * 2, label=None)
     assert models[0].seen.any() and models[1].seen.any() and not torch.equal(models[0].seen, models[1].seen)
 
 
 def test_one_that_diverges_disturbs_no_other():
     models = [new(0), new(1)]
     models[1].norm.weight.data.fill_(math.inf)
-    losses = fit_many(models, batches([0, 1]), 5, [1e-3] * 2, label=None)
-    alone = fit_many([new(0)], batches([0]), 5, [1e-3], label=None)
+    losses = fit_many(models, batches(draw, [0, 1]), 5, [1e-3] * 2, label=None)
+    alone = fit_many([new(0)], batches(draw, [0]), 5, [1e-3], label=None)
     torch.testing.assert_close(losses[0], alone[0], atol=1e-5, rtol=0)
     assert losses[1].isnan().all()
 
@@ -115,8 +104,8 @@ def test_a_gradient_is_clipped_for_each_model_alone():
     """Two equal models, one fed a batch whose gradient is far larger: the other's step does not shrink."""
     models = [new(0), new(0)]
     models[1].embedding.weight.data *= 300
-    losses = fit_many(models, batches([0, 0]), 4, [1e-2] * 2, label=None)
-    alone = fit_many([new(0)], batches([0]), 4, [1e-2], label=None)
+    losses = fit_many(models, batches(draw, [0, 0]), 4, [1e-2] * 2, label=None)
+    alone = fit_many([new(0)], batches(draw, [0]), 4, [1e-2], label=None)
     torch.testing.assert_close(losses[0], alone[0], atol=1e-4, rtol=0)
 
 
@@ -135,7 +124,7 @@ def test_tied_weights_stay_tied():
 
     models = [Tied(), Tied()]
     before = models[0].embedding.weight.clone()
-    fit_many(models, batches([0, 1]), 3, [1e-2] * 2, label=None)
+    fit_many(models, batches(draw, [0, 1]), 3, [1e-2] * 2, label=None)
     assert models[0].head.weight is models[0].embedding.weight
     assert (models[0].embedding.weight != before).any()
 
@@ -145,9 +134,9 @@ def test_tied_weights_stay_tied():
 )
 def test_numbers_that_do_not_fit(lrs, warmups, message):
     with pytest.raises(ValueError, match=message):
-        fit_many([new(0), new(1)], batches([0, 1]), 2, lrs, warmups=warmups, label=None)
+        fit_many([new(0), new(1)], batches(draw, [0, 1]), 2, lrs, warmups=warmups, label=None)
 
 
 def test_nothing_to_train():
     with pytest.raises(ValueError, match="0 models"):
-        fit_many([], batches([]), 2, [], label=None)
+        fit_many([], batches(draw, []), 2, [], label=None)

@@ -24,6 +24,7 @@ from transformers import (
 )
 
 from shared.clinic import examine
+from shared.world.words import encode
 
 shapes = {"batch": st.integers(1, 3), "words": st.integers(2, 40), "seed": st.integers(0, 9999), "ties": st.booleans()}
 
@@ -181,8 +182,9 @@ def test_what_the_sweep_stored():
 
 
 def test_four_grams():
-    assert frontier_sweep.four_grams(torch.tensor([1, 2, 3, 4, 5])) == [(1, 2, 3, 4), (2, 3, 4, 5)]
-    assert frontier_sweep.four_grams(torch.tensor([1, 2, 3])) == []
+    a, b, c, d, e = encode("Once Tom was in the")
+    assert frontier_sweep.four_grams("Once Tom was in the") == [(a, b, c, d), (b, c, d, e)]
+    assert frontier_sweep.four_grams("Once Tom was") == []
 
 
 SOLVED = solutions(sampling, "sampling_vis.ipynb", torch=torch)

@@ -13,7 +13,19 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared import training
-from shared.training import Evaluation, History, adamw, evaluate, fit, next_token_loss, progress, schedule, seeds
+from shared.tiny_lm import TinyLM
+from shared.training import (
+    Evaluation,
+    History,
+    adamw,
+    evaluate,
+    fit,
+    initialise_by_fan_in,
+    next_token_loss,
+    progress,
+    schedule,
+    seeds,
+)
 
 V = 5
 
@@ -499,3 +511,20 @@ def test_a_sweep_puts_each_loss_in_its_place(monkeypatch):
     tables = training.sweep(train, ["a", "b"], [1.0, 2.0, 3.0], n_seeds=2)
     assert tables["a"].tolist() == [[105, 205, 305], [106, 206, 306]]
     assert tables["b"].isnan().all() and tables["b"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("small", [True, False])
+def test_initialise_by_fan_in(small):
+    """Each matrix has the deviation that is promised, to 5 standard errors of 1 / sqrt(2 n); the rest is as it was."""
+    torch.manual_seed(0)
+    model = TinyLM(50, 8, 32, 2, 4)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    initialise_by_fan_in(model, small)
+    for name, weight in model.named_parameters():
+        if weight.ndim != 2 or name.startswith("positions"):
+            assert torch.equal(weight, before[name]), name
+            continue
+        std = 0.2 if name.startswith("embedding") else weight.shape[1] ** -0.5
+        if small and name.endswith("proj.weight"):
+            std /= 2  # sqrt(2 * 2 layers)
+        assert weight.std().item() == pytest.approx(std, rel=5 / math.sqrt(2 * weight.numel())), name
