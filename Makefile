@@ -4,7 +4,7 @@ N ?= 04
 BIN = .venv/bin
 RUN = $(BIN)/python
 
-.PHONY: help lab test lesson dashboard bench checkpoint world text build readme
+.PHONY: help lab test lesson dashboard bench checkpoint world text build picture readme
 help:            ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
@@ -23,8 +23,7 @@ lab: .venv/ready            ## open JupyterLab on the lessons
 lesson: .venv/ready         ## run one notebook without a browser and print its verdict: make lesson N=04
 	@$(RUN) tools/notebooks.py run $(N)
 
-dashboard: .venv/ready      ## open the sampling dashboard (to come)
-	@test -f 07_entropy_plotter/dashboard.py || { echo "The dashboard of lesson 07 is to come."; exit 1; }
+dashboard: .venv/ready      ## open the sampling dashboard
 	cd 07_entropy_plotter && ../$(BIN)/streamlit run dashboard.py
 
 test: .venv/ready-dev       ## lint, then run every test and every notebook
@@ -39,6 +38,7 @@ bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_norms.py
 	$(RUN) tests/benchmarks/bench_tiny_lm.py
 	$(RUN) tests/benchmarks/bench_world.py
+	$(RUN) tests/benchmarks/bench_dashboard.py
 
 world: .venv/ready          ## the story world: its floors, a story, and how near the trained model is to the truth
 	$(RUN) -m shared.world --report
@@ -52,6 +52,9 @@ text: .venv/ready-dev       ## write a notebook as a script to edit: scratch/<na
 
 build: .venv/ready-dev      ## run scratch/<name>.py (or the notebook itself) into the stored notebook
 	$(RUN) tools/notebooks.py build $(N)
+
+picture: .venv/ready-dev    ## take the README's picture of the dashboard anew (needs a Chromium)
+	$(RUN) tools/served.py
 
 readme: .venv/ready-dev     ## write the README's tables and pictures from the stored notebooks
 	$(RUN) tools/readme.py

@@ -1,8 +1,8 @@
 """The house style, and the few charts that lessons share. Works in any notebook, needs no network.
 
-Colours have meanings that never change, are told apart by colour-blind readers (Okabe and Ito 2008), and come with
-a line style and a marker of their own. Matplotlib figures are stored as PNG by Jupyter itself; `show` does it for
-Plotly, so that GitHub, which runs no scripts, has something to display.
+Colours have meanings that never change (`shared.colors`), and come with a line style and a marker of their own.
+Matplotlib figures are stored as PNG by Jupyter itself; `show` does it for Plotly, so that GitHub, which runs no
+scripts, has something to display.
 """
 
 import functools
@@ -21,8 +21,8 @@ from matplotlib import pyplot as plt
 from PIL import Image as Picture
 from plotly.subplots import make_subplots
 
-WORKING, BROKEN, CONTROL, FLOOR = "#0072B2", "#D55E00", "#009E73", "#777777"
-OTHERS = ["#CC79A7", "#E69F00", "#56B4E9", "#000000"]  # for arms that have no such meaning
+from shared.colors import BROKEN, CONTROL, FLOOR, OTHERS, WORKING
+
 LOOKS = {  # colour -> (line style, marker)
     WORKING: ("-", "o"),
     BROKEN: ((0, (7, 2)), "s"),

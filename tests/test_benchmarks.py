@@ -12,6 +12,7 @@ import torch
 sys.path.insert(0, str(Path(__file__).parent / "benchmarks"))
 import bench_attention
 import bench_bpe
+import bench_dashboard
 import bench_norms
 import bench_skipgram
 import bench_tiny_lm
@@ -19,6 +20,7 @@ import bench_world
 import measure
 from bench_attention import Row
 from bench_bpe import Encoding, Learning
+from bench_dashboard import Opening
 from measure import Goal
 
 GOOD = [
@@ -230,3 +232,18 @@ def test_skipgram_goals(worse, capsys):
     assert measure.report(bench_skipgram.goals(good)) == 0
     assert measure.report(bench_skipgram.goals([replace(good[0], **worse), good[1]])) == 1
     assert "NOT MET" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("button", "least", "status"), [(2, 2, 0), (2, 1, 1), (4, 4, 1)])
+def test_the_dashboard_exits_by_its_goals(button, least, status, monkeypatch, capsys):
+    """Too slow beside the least page, or for a reader."""
+    found = {"dashboard": [Opening(1, button, 9)] * 3, "least": [Opening(1, least, 9)] * 3}
+    monkeypatch.setattr(bench_dashboard, "measure", lambda rounds: found)
+    monkeypatch.setattr(bench_dashboard, "CHROMIUM", "chromium")
+    assert bench_dashboard.main() == status
+    assert f"{button}.0" in capsys.readouterr().out
+
+
+def test_the_dashboard_is_not_measured_without_a_browser(monkeypatch, capsys):
+    monkeypatch.setattr(bench_dashboard, "CHROMIUM", None)
+    assert bench_dashboard.main() == 0 and "no Chromium" in capsys.readouterr().out

@@ -119,6 +119,8 @@ def row(number: int, lesson: Lesson) -> str:
     verdict, name = stored_verdict(lesson), cover(lesson)[0].name
     link = f"[{lesson.project}]({lesson.folder}/{lesson.notebook})"
     picture = f'<img src="{lesson.folder}/{name}" width="220" alt="{lesson.project}: the lesson\'s picture">'
+    if (lesson.path.parent / "dashboard.png").exists():
+        picture += f'<br>[<img src="{lesson.folder}/dashboard.png" width="220" alt="its dashboard">](#the-dashboard)'
     result = f"**{verdict.word}** {verdict.when}".strip()
     cells = [f"{number:02d}", link, lesson.concept, lesson.claim, result, f"{verdict.minutes:g}", picture]
     return f"| {' | '.join(cells)} |"
