@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+BACKEND = os.environ.get("MPLBACKEND")
 SETTINGS = {"OMP_NUM_THREADS": "1", "WANDB_MODE": "offline", "HARDWAY_PNG": "0"}
 
 
@@ -17,6 +18,13 @@ def pytest_configure(config):
         os.environ.setdefault(name, value)
     if config.option.nbval_sanitize_with is None:
         config.option.nbval_sanitize_with = str(Path(__file__).parent / "tests" / "nbval_sanitize.cfg")
+
+
+def pytest_collection_finish(session):
+    """Set Matplotlib's backend back: Streamlit, which tests import, sets it for the whole process and all kernels."""
+    os.environ.pop("MPLBACKEND", None)
+    if BACKEND is not None:
+        os.environ["MPLBACKEND"] = BACKEND
 
 
 def pytest_runtest_setup(item):

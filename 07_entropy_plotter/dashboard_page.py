@@ -18,7 +18,7 @@ import dashboard_figures as figures
 import streamlit as st
 import torch
 from dashboard_address import KNOBS, MOST, SEEDS, from_query, to_query, whole_number
-from frontier_sweep import scores, world_stories
+from frontier_sweep import world_stories
 from storyteller import (
     Rules,
     Told,
@@ -38,7 +38,7 @@ from storyteller import (
 
 from shared.checkpoint import load_story_lm, record
 from shared.tracking import track
-from shared.world import BASE, VOCABULARY, decode, encode, judge, split
+from shared.world import BASE, END, VOCABULARY, decode, encode, judge, split
 
 SUGGESTIONS = [
     "Once",
@@ -65,15 +65,14 @@ def story_model():
 @st.cache_data
 def world_point(n: int) -> dict:
     """What the world's own stories score."""
-    return point("the world", world_stories(n, seed=0))
+    return point("the world, from Once", world_stories(n, seed=0))
 
 
 def point(name: str, texts: list[str]) -> dict:
     """A point of the frontier."""
-    found = scores(texts)
-    words = len({word for text in texts for word in split(text)})
-    accepted = round(found["flawless"] * len(texts))
-    return {"name": name, "accepted": accepted, "of": len(texts), "words": words, "distinct 4-grams": found["distinct"]}
+    accepted = sum(judge(text, BASE).flawless for text in texts)
+    words = {word for text in texts for word in split(text)} - {END}
+    return {"name": name, "accepted": accepted, "of": len(texts), "words": len(words)}
 
 
 # ---- settings: widgets, session and address
@@ -115,9 +114,10 @@ def write_address() -> None:
         query |= {"compare": "1"} | to_query(rules_of("b"), "b.")
     numbers = {"seed": (state["seed"], 0), "most": (state["most"], MOST[1])}
     query |= {name: str(value) for name, (value, default) in numbers.items() if value != default}
-    if prompt_now() != "Once" and len(prompt_now()) <= IN_ADDRESS:
+    fits = len(prompt_now()) <= IN_ADDRESS
+    if prompt_now() != "Once" and fits:
         query["prompt"] = prompt_now()
-    if state["stories"] and all(is_current(side) for side in sides()):
+    if fits and all(is_current(side) for side in sides()):
         query["told"] = "1"
         query |= {"at": str(state["at"])} if state["at"] != len(split(prompt_now())) else {}
     state["address"] = query
@@ -256,7 +256,8 @@ def tell_stories(beginning: list[int], columns: list) -> None:
         box.empty()
     for side, so_far in zip(sides(), words, strict=True):
         state["stories"][side] = Told(prompt_now(), rules_of(side), state["seed"], state["most"], tuple(so_far))
-    state["at"], state["look_at"] = state["look_at"] or len(beginning), None
+    state["at"] = len(beginning) if state["look_at"] is None else state["look_at"]
+    state["look_at"] = None
     if state["log"]:
         log(state["stories"])
 
@@ -377,13 +378,15 @@ def show_many(beginning: list[int]) -> None:
             told = tell_many(story_model(), beginning, rules, state["seed"], state["most"], MANY, bar.progress)
             bar.empty()
             texts = [decode(words) for words in told]
-            state["many"].append(point(f"{len(state['many']) + 1}: {rules}", texts) | {"texts": texts})
+            name = f"{len(state['many']) + 1}: {rules}" + (f", from {prompt[:20]}" if (prompt := prompt_now()) else "")
+            state["many"].append(point(name, texts) | {"texts": texts, "seed": state["seed"]})
     if state["many"]:
         show(figures.frontier([world_point(MANY), *state["many"]]), "frontier")
-        heard = [judge(text, BASE) for text in state["many"][-1]["texts"]]
+        last = state["many"][-1]
         with st.expander(f"The stories of point {len(state['many'])}"):
-            for number, (text, one) in enumerate(zip(state["many"][-1]["texts"], heard, strict=True)):
-                st.markdown(f"**{number}: {'accepted' if one.flawless else 'not accepted'}.** {plain(text.strip())}")
+            for seed, text in enumerate(last["texts"], last["seed"]):
+                verdict = "accepted" if judge(text, BASE).flawless else "not accepted"
+                st.markdown(f"**Seed {seed}: {verdict}.** {plain(text.strip())}")
 
 
 def about() -> None:

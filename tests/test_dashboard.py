@@ -160,7 +160,7 @@ def test_stepping_through_a_story():
     likeliest = max(next_token_distribution(before, BASE).items(), key=lambda pair: pair[1])
     assert f"In truth “{likeliest[0]}” leads" in captions(page)
     assert page.query_params["at"] == "5"
-    assert opened(seed="1", told="1", at="5").slider(key="at").value == 5
+    assert [opened(seed="1", told="1", at=at).slider(key="at").value for at in ("5", "0", "junk")] == [5, 0, 0]
     assert opened(seed="1", told="1", at="190").slider(key="at").value == len(encode(words))
 
 
@@ -247,8 +247,11 @@ def test_many_stories_make_a_point(monkeypatch):
     points = page.session_state["many"]
     assert points[0]["texts"] == [told(seed=seed, most=150) for seed in (5, 6, 7)]
     assert len(set(points[1]["texts"])) == 1 and points[1]["words"] < points[0]["words"]
-    assert f"2: T 0: {points[1]['accepted']} of 3 accepted, {points[1]['words']} different words" in captions(page)
-    assert "the world: 3 of 3 accepted" in captions(page)
+    assert (
+        f"2: T 0, from Once: {points[1]['accepted']} of 3 accepted, {points[1]['words']} different words"
+        in captions(page)
+    )
+    assert "the world, from Once: 3 of 3 accepted" in captions(page)
 
 
 def test_a_run_can_be_taken_away():
@@ -288,3 +291,11 @@ def test_a_log_that_cannot_be_is_explained(monkeypatch):
     generate(run(page))
     assert "WANDB_MODE is 'sideways'" in page.error[0].value.replace("\\", "")
     assert shown_stories(page) == [told(most=9)]
+
+
+def test_a_prompt_too_long_for_the_address_is_told_and_makes_no_link():
+    """Rather no link than one that tells another story."""
+    prompt = " ".join(["grandfather"] * 180)
+    page = generate(opened(most="5"), prompt)
+    assert "does not fit" in page.warning[0].value and shown_stories(page) == [told(prompt, most=5)]
+    assert page.query_params == {"most": "5"}
