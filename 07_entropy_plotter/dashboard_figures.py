@@ -128,15 +128,14 @@ def frontier(tried: list[dict]) -> tuple[go.Figure, str]:
             y=[share],
             name=point["name"],
             mode="markers+text",
-            text=[point["name"]],
-            textposition="top center",
-            showlegend=False,
+            text=[str(i) if i else "world"],
+            textposition="middle right",
             marker={"color": WORKING if i else CONTROL, "size": 11, "symbol": "circle" if i else "diamond"},
             error_y={"array": [high - share], "arrayminus": [share - low], "thickness": 1},
         )
     figure.update_xaxes(title="different words")
     figure.update_yaxes(title="share accepted", range=[-0.05, 1.15], tickformat=".0%")
-    figure.update_layout(title="Quality against variety", height=380, margin=MARGINS)
+    figure.update_layout(title="Quality against variety", height=380, margin=MARGINS, legend=LEGEND)
     parts = [f"{p['name']}: {p['accepted']} of {p['of']} accepted, {p['words']} different words" for p in tried]
     return figure, "; ".join(parts) + ". Bars: 95 % (Wilson)."
 

@@ -137,17 +137,22 @@ def test_links_and_pictures_in_markdown_exist():
 
 
 def test_a_cell_that_was_edited_and_not_run_is_noticed(tmp_path):
-    """The hash moves with a cell's source and with the helper's, and not with outputs."""
-    (tmp_path / "helper.py").write_text("a = 1\n", encoding="utf-8")
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("print(1)")])
+    """The hash moves with a cell's source and with each file that it uses, and not with outputs or other files."""
+    files = {"helper": "from clinic import a\n", "clinic": "a = 1\n", "page": "import helper\n"}
+    for name, source in files.items():
+        (tmp_path / f"{name}.py").write_text(source, encoding="utf-8")
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("import helper")])
     before = notebooks.source_hash(notebook, tmp_path)
     notebook.cells[0].outputs = [nbformat.v4.new_output("stream", text="1\n")]
+    (tmp_path / "page.py").write_text("import helper, clinic\n", encoding="utf-8")
     assert notebooks.source_hash(notebook, tmp_path) == before
-    notebook.cells[0].source = "print(2)"
+    notebook.cells[0].source = "import helper  # again"
     assert notebooks.source_hash(notebook, tmp_path) != before
-    notebook.cells[0].source = "print(1)"
-    (tmp_path / "helper.py").write_text("a = 2\n", encoding="utf-8")
-    assert notebooks.source_hash(notebook, tmp_path) != before
+    notebook.cells[0].source = "import helper"
+    for name in ("helper", "clinic"):
+        (tmp_path / f"{name}.py").write_text(files[name] + "b = 2\n", encoding="utf-8")
+        assert notebooks.source_hash(notebook, tmp_path) != before
+        (tmp_path / f"{name}.py").write_text(files[name], encoding="utf-8")
 
 
 def test_a_lesson_that_is_not_there_is_named():

@@ -5,14 +5,16 @@
     python tools/notebooks.py build 04    run the script, if there is one, else the notebook, and store the result
 
 The stored notebook is the source: its outputs are what its cells printed, and its metadata hold a hash of its cells
-and of the helper beside it, so that a test can tell when it was edited and not run again.
+and of the Python files that they use, so that a test can tell when it was edited and not run again.
 """
 
 import argparse
 import hashlib
+import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import nbformat
@@ -35,10 +37,21 @@ def find(number: str) -> Path:
     return found[0]
 
 
+def imported(sources: Iterable[str], folder: Path) -> set[Path]:
+    """The files of a folder that sources import."""
+    names = {name for source in sources for name in re.findall(r"^\s*(?:import|from)\s+(\w+)", source, re.MULTILINE)}
+    return {path for path in folder.glob("*.py") if path.stem in names}
+
+
 def source_hash(notebook: nbformat.NotebookNode, folder: Path) -> str:
-    """A hash of the notebook's cells and of the Python files beside it."""
+    """A hash of the notebook's cells and of the Python files beside it that they import, or that these import."""
+    sources = [cell.source for cell in notebook.cells]
+    used, found = set(), imported(sources, folder)
+    while found - used:
+        used |= found
+        found = imported([path.read_text(encoding="utf-8") for path in used], folder)
     parts = [f"{cell.cell_type}\n{cell.source}" for cell in notebook.cells]
-    parts += [path.read_text(encoding="utf-8") for path in sorted(folder.glob("*.py"))]
+    parts += [path.read_text(encoding="utf-8") for path in sorted(used)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
 
 
