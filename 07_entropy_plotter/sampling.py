@@ -130,6 +130,13 @@ def draw(logits: torch.Tensor, generator: torch.Generator | None = None) -> torc
     return torch.multinomial(p, 1, generator=generator)[:, 0]
 
 
+def through(chain: Sequence[Rule], logits: torch.Tensor) -> torch.Tensor:
+    """Logits (B, V) after every rule of the chain, the first one first."""
+    for rule in chain:
+        logits = rule(logits)
+    return logits
+
+
 @torch.no_grad()
 def generate(
     model: Callable[[torch.Tensor], torch.Tensor],
@@ -143,9 +150,7 @@ def generate(
     model: (B, T) ids to logits (B, T, V). A rule that wants to know what was seen is made for each step by the caller.
     """
     for _ in range(n):
-        logits = model(tokens)[:, -1]
-        for rule in chain:
-            logits = rule(logits)
+        logits = through(chain, model(tokens)[:, -1])
         tokens = torch.cat([tokens, draw(logits, generator)[:, None]], dim=1)
     return tokens
 
@@ -183,3 +188,35 @@ def speculate(
     missing = (target - draft).clamp(min=0)  # (B, V); its sum is the chance of a refusal
     missing = torch.where(missing.sum(-1, keepdim=True) > 0, missing, target)  # equal models refuse nothing
     return torch.where(accepted, words, torch.multinomial(missing, 1, generator=generator)[:, 0])
+
+
+@torch.no_grad()
+def generate_with_draft(
+    model: Callable[[torch.Tensor], torch.Tensor],
+    draft: Callable[[torch.Tensor], torch.Tensor],
+    tokens: torch.Tensor,
+    n: int,
+    ahead: int,
+    chain: Sequence[Rule] = (),
+    generator: torch.Generator | None = None,
+) -> tuple[torch.Tensor, int]:
+    """What `generate` would draw from the model, with fewer calls of it: a cheap draft goes `ahead` words at a time.
+
+    tokens: (1, T). Both models take (1, T) ids to logits (1, T, V). Returns (1, T + n), distributed as the model's own,
+    and how often the model was called. Each call judges all drafted words at once and yields those before the first
+    refusal, and one more.
+    """
+    if ahead < 1:
+        raise ValueError(f"ahead is {ahead}: expected 1 or more drafted words")
+    calls, length = 0, tokens.shape[1] + n
+    while (old := tokens.shape[1]) < length:
+        drafted = generate(draft, tokens, min(ahead, length - old), chain, generator)  # (1, old + ahead)
+        words = drafted[0, old:]  # (ahead,)
+        q = through(chain, draft(drafted)[0, old - 1 : -1]).softmax(-1)  # (ahead, V), what each was drawn from
+        left = through(chain, model(drafted)[0, old - 1 :])  # (ahead + 1, V), one row more: after the last word
+        calls += 1
+        out = speculate(left[:-1].softmax(-1), q, words, generator)
+        good = int((out == words).cumprod(0).sum())  # how many before the first refusal
+        next_word = out[good] if good < len(words) else draw(left[-1:], generator)[0]
+        tokens = torch.cat([drafted[:, : old + good], next_word.view(1, 1)], dim=1)
+    return tokens[:, :length], calls

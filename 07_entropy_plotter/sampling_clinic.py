@@ -191,6 +191,23 @@ def _check_speculation(m):
         return f"{same:.3f} of the drafts were accepted, expected {wanted:.3f}, the sum of the smaller probabilities"
 
 
+def _check_drafts(m):
+    table = torch.tensor([[0.1, 0.6, 0.3], [0.5, 0.2, 0.3], [0.3, 0.1, 0.6]], dtype=torch.float64).log()
+    poor = torch.tensor([[0.3, 0.3, 0.4], [0.4, 0.4, 0.2], [0.2, 0.5, 0.3]], dtype=torch.float64).log()
+    start = torch.tensor([[0]])
+    for name, chain in (("no rules", []), ("T = 0.7", [partial(m.temperature, T=0.7)])):
+        generator = torch.Generator().manual_seed(0)
+        out, _ = m.generate_with_draft(lambda t: table[t], lambda t: poor[t], start, 2000, 2, chain, generator)
+        pairs = torch.bincount(3 * out[0, :-1] + out[0, 1:], minlength=9).view(3, 3).double()
+        wanted = m.through(chain, table).softmax(-1)
+        expected = pairs.sum(1, keepdim=True) * wanted
+        if ((pairs - expected).square() / expected).sum() > 27.9:  # six degrees of freedom: once in ten thousand
+            found = (pairs / pairs.sum(1, keepdim=True)).round(decimals=2).tolist()
+            return f"two words drafted at a time, {name}: each of three words is followed by {found}, expected " + str(
+                wanted.round(decimals=2).tolist()
+            )
+
+
 def _check_inputs(m):
     z = _logits(1, 4)
     cases = [
@@ -201,6 +218,7 @@ def _check_inputs(m):
         ("no word left", "no finite number", lambda: m.draw(torch.full((1, 4), -math.inf))),
         ("NaN", "no finite number", lambda: m.draw(torch.full((1, 4), math.nan))),
         ("a beam of 0", "width is 0", lambda: m.beam_search(lambda t: z[None], torch.tensor([[0]]), 1, 0)),
+        ("no drafted word", "ahead is 0", lambda: m.generate_with_draft(z, z, torch.tensor([[0]]), 1, 0)),
     ]
     return refusal(cases)
 
@@ -222,6 +240,7 @@ CHECKS = [
     Check("the entropy, and its slope over T", _check_entropy),
     Check("beams find what greedy misses", _check_beam),
     Check("speculative sampling draws from the target", _check_speculation),
+    Check("text that was drafted is distributed as the model's own", _check_drafts),
     Check("what cannot work is refused in words", _check_inputs),
 ]
 
@@ -313,6 +332,22 @@ FAULTS = [
         symptom="as many drafts are accepted as should be, and yet what comes out is not the target's text",
         hints=["accepted words have given the target part of what it wants: which part is left?"],
         seen_in="NJUNLP/MCSD#5 (asked about; there it was right), ml-explore/mlx-swift-lm#459 (another bias)",
+    ),
+    Fault(
+        name="a greedy draft, judged as if it had been drawn",
+        line="drafted = generate(draft, tokens, min(ahead, length - old), chain, generator)  # (1, old + ahead)",
+        becomes="drafted = generate(draft, tokens, min(ahead, length - old), [lambda z: temperature(z, 0)], generator)",
+        symptom="the text is good and fast, and leans towards what the cheap model likes best",
+        hints=["a word is accepted with p / q: with which probability was it really drafted?"],
+        seen_in="huggingface/transformers#32867, huggingface/transformers#47932",
+    ),
+    Fault(
+        name="words after a refusal are counted",
+        line="good = int((out == words).cumprod(0).sum())  # how many before the first refusal",
+        becomes="good = int((out == words).sum())",
+        symptom="more words a call than the formula allows, and some of them were refused",
+        hints=["the first of two drafted words is refused, the second accepted: what is kept?"],
+        seen_in="vllm-project/vllm#2658 (there in the statistics)",
     ),
     Fault(
         name="each step draws the same number",

@@ -35,9 +35,9 @@ def draw(batch, words, seed, ties, scale=2.0):
     return z.round() if ties else z
 
 
-def test_faults_are_twelve_different_ones():
-    assert len({(fault.line, fault.becomes) for fault in sampling.FAULTS}) == len(sampling.FAULTS) == 12
-    assert len(sampling.CHECKS) == 17
+def test_faults_are_fourteen_different_ones():
+    assert len({(fault.line, fault.becomes) for fault in sampling.FAULTS}) == len(sampling.FAULTS) == 14
+    assert len(sampling.CHECKS) == 18
 
 
 @settings(max_examples=150, deadline=None)
@@ -147,6 +147,47 @@ def test_speculation_accepts_what_it_should(seed):
     chi = ((torch.bincount(out, minlength=6) - 40_000 * target).square() / (40_000 * target)).sum()
     assert chi < 25.7  # five degrees of freedom: once in ten thousand
     assert torch.equal(sampling.speculate(both[1], both[1], words, generator), words)
+
+
+@pytest.mark.parametrize("ahead", [1, 2, 5])
+def test_drafted_text_is_the_models_own(ahead):
+    """Words that follow each other, against the model's probabilities: chi-square with 12 degrees of freedom."""
+    table, poor = draw(4, 4, 1, ties=False, scale=1.0), draw(4, 4, 2, ties=False, scale=1.0)
+    start, generator = torch.zeros(1, 1, dtype=torch.long), torch.Generator().manual_seed(0)
+    out, _ = sampling.generate_with_draft(
+        lambda t: table[t], lambda t: poor[t], start, 4000, ahead, generator=generator
+    )
+    pairs = torch.bincount(4 * out[0, :-1] + out[0, 1:], minlength=16).view(4, 4)
+    wanted = pairs.sum(1, keepdim=True) * table.softmax(-1)
+    assert ((pairs - wanted).square() / wanted).sum() < 39.1  # once in ten thousand
+
+
+@pytest.mark.parametrize("ahead", [1, 3, 6])
+def test_a_call_yields_as_many_words_as_predicted(ahead):
+    """Every word with the same chance a of being accepted: a call yields (1 - a^(ahead + 1)) / (1 - a) words."""
+    target, poor = draw(2, 5, 3, ties=False, scale=1.0)
+    n, share = 4000, torch.minimum(target.softmax(-1), poor.softmax(-1)).sum().item()
+    start, generator = torch.zeros(1, 1, dtype=torch.long), torch.Generator().manual_seed(0)
+    _, calls = sampling.generate_with_draft(
+        lambda t: target.expand(*t.shape, -1), lambda t: poor.expand(*t.shape, -1), start, n, ahead, generator=generator
+    )
+    predicted = (1 - share ** (ahead + 1)) / (1 - share)
+    k = torch.arange(ahead + 1)
+    chances = torch.where(k < ahead, (1 - share) * share**k, share**k)  # that k drafted words are accepted
+    deviation = ((chances * (k + 1 - predicted) ** 2).sum() / calls).sqrt().item()
+    assert n / calls == pytest.approx(predicted, abs=5 * deviation)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 99), n=st.integers(0, 9), ahead=st.integers(1, 5))
+def test_drafts_that_leave_nothing_to_chance(seed, n, ahead):
+    """At T = 0 the text is greedy's, whatever the draft; with itself as a draft a model refuses nothing."""
+    table, poor = draw(6, 6, seed, ties=False), draw(6, 6, seed + 100, ties=False)
+    start, greedy = torch.tensor([[seed % 6]]), [partial(sampling.temperature, T=0)]
+    out, _ = sampling.generate_with_draft(lambda t: table[t], lambda t: poor[t], start, n, ahead, greedy)
+    assert torch.equal(out, sampling.generate(lambda t: table[t], start, n, greedy))
+    out, calls = sampling.generate_with_draft(lambda t: table[t], lambda t: table[t], start, n, ahead)
+    assert out.shape == (1, 1 + n) and calls == math.ceil(n / (ahead + 1))
 
 
 def test_half_a_vocabulary_of_a_hundred_thousand():
