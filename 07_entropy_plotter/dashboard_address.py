@@ -5,6 +5,7 @@ from_query({"T": "0.8", "p": "much"})               # (Rules(T=0.8), ["p in the 
 """
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
@@ -30,11 +31,9 @@ def _steps(first: float, last: float, step: float) -> tuple[float, ...]:
 KNOBS = [
     Knob("T", "Temperature", _steps(0, 3, 0.05), "Below 1 sharper, above 1 flatter; 0 is greedy: the likeliest word."),
     Knob("k", "Top-k", (*range(1, 11), 15, 20, 30, 50, 100, 200, 500, len(VOCABULARY)), "The k likeliest words stay."),
-    Knob("p", "Top-p", _steps(0.05, 1, 0.05), "The fewest words with this much probability stay."),
-    Knob("min_p", "Min-p", _steps(0, 0.5, 0.01), "Words with this share of the best word's probability stay."),
-    Knob(
-        "typical", "Typical", _steps(0.05, 1, 0.05), "The words nearest to the expected surprisal stay, this much mass."
-    ),
+    Knob("p", "Top-p", _steps(0, 1, 0.05), "The fewest words with this much probability stay."),
+    Knob("min_p", "Min-p", _steps(0, 1, 0.01), "Words with this share of the best word's probability stay."),
+    Knob("typical", "Typical", _steps(0, 1, 0.05), "The words nearest to the expected surprisal stay, this much mass."),
     Knob(
         "repetition", "Repetition penalty", _steps(1, 2, 0.05), "Said words: positive logits over it, others times it."
     ),
@@ -56,9 +55,9 @@ def from_query(query: Mapping[str, str], prefix: str = "") -> tuple[Rules, list[
     for knob in KNOBS:
         if (given := query.get(prefix + knob.name)) is not None:
             value = nearest(given, knob.options)
-            if value is None or f"{value:g}" != given:
+            if value is None or value != float(given) or not given.isascii():
                 value = getattr(Rules, knob.name) if value is None else value
-                remarks.append(f"{prefix}{knob.name} in the address is {given[:20]!r}: {value:g} is used instead.")
+                remarks.append(_instead(prefix + knob.name, given, value))
             found[knob.name] = value
     return Rules(**found), remarks
 
@@ -72,8 +71,15 @@ def nearest(given: str, options: Sequence) -> float | None:
     return min(options, key=lambda option: abs(option - number)) if math.isfinite(number) else None
 
 
-def whole_number(query: Mapping[str, str], name: str, bounds: tuple[int, int], default: int) -> int:
-    """A whole number from an address, kept within bounds; the default if it is none."""
-    given = query.get(name, "")
-    number = int(given) if given.lstrip("-").isdecimal() and given.isascii() and len(given) < 12 else default
-    return min(max(number, bounds[0]), bounds[1])
+def whole_number(query: Mapping[str, str], name: str, bounds: tuple[int, int], default: int) -> tuple[int, list[str]]:
+    """A whole number from an address, kept within bounds; the default if it is none. And what had to be read otherwise,
+    as `from_query` says it."""
+    if (given := query.get(name)) is None:
+        return default, []
+    number = int(given) if re.fullmatch(r"-?[0-9]{1,12}", given) else default
+    number = min(max(number, bounds[0]), bounds[1])
+    return number, [] if str(number) == given else [_instead(name, given, number)]
+
+
+def _instead(name: str, given: str, used: float) -> str:
+    return f"{name} in the address is {given[:20]!r}: {used:.10g} is used instead."

@@ -3,6 +3,8 @@
 Every function returns (figure, sentence).
 """
 
+from collections import Counter
+
 import plotly.graph_objects as go
 import torch
 from storyteller import Place, entropy
@@ -26,7 +28,7 @@ def quoted(i: int) -> str:
 
 def next_word(here: Place, taken: int | None, most: int = 10) -> tuple[go.Figure, str]:
     """The likeliest words before and after the rules and in truth; a word that was cut says by which rule."""
-    height = torch.stack([here.model, here.after, *([] if here.true is None else [here.true])]).amax(dim=0)
+    height = torch.stack([here.model, here.after, *([] if here.true is None else [here.true.float()])]).amax(dim=0)
     best = height.topk(most).indices.tolist()
     best = [i for i in best if height[i] >= 5e-4]
     if taken is not None and taken not in best:
@@ -48,13 +50,31 @@ def next_word(here: Place, taken: int | None, most: int = 10) -> tuple[go.Figure
             cliponaxis=False,
         )
     figure.update_yaxes(autorange="reversed")
-    figure.update_xaxes(title="probability", range=[0, 1.15 * height.max().item()])
+    end = next(
+        end for end in (0.1, 0.15, 0.25, 0.4, 0.6, 1.01) if end >= height.max()
+    )  # so that two beside each other compare
+    figure.update_xaxes(title="probability", range=[0, 1.15 * end])
     figure.update_layout(title="The next word", barmode="group", height=160 + 48 * max(2, len(best)))
     figure.update_layout(margin=MARGINS | {"t": 80}, legend=LEGEND | {"y": 1, "yanchor": "bottom"})
     top = ", ".join(f"{quoted(i)} {here.model[i]:.1%} → {here.after[i]:.1%}" for i in best[:3])
     true = "" if here.true is None else f" In truth {quoted(here.true.argmax().item())} leads, {here.true.max():.1%}."
-    lost = f" Cut: {len(here.cut_by)} of {len(VOCABULARY)} words, {here.lost:.1%} of the model's probability."
-    return figure, f"Model → after the rules: {top}.{lost}{true}"
+    told = ""
+    if taken is not None:
+        told = f" Told was {quoted(taken)}: surprisal {-here.model[taken].log().item():.2f} nats."
+    return figure, f"Model → after the rules: {top}.{what_was_cut(here)}{true}{told}"
+
+
+def what_was_cut(here: Place, most: int = 3) -> str:
+    """What the rules cut: how many words and how much of the model's probability, by which rule, and the likeliest."""
+    if not here.cut_by:
+        return " Nothing is cut."
+    by_rule = ", ".join(f"{rule} {n}" for rule, n in Counter(here.cut_by.values()).items())
+    likeliest = sorted(here.cut_by, key=lambda i: -here.model[i])[:most]
+    named = ", ".join(f"{quoted(i)} {here.model[i]:.1%}" for i in likeliest)
+    return (
+        f" Cut: {len(here.cut_by)} of {len(VOCABULARY)} words ({by_rule}), {here.lost:.1%} of the model's probability;"
+        f" the likeliest of them: {named}."
+    )
 
 
 def entropy_over_heat(
@@ -73,11 +93,11 @@ def entropy_over_heat(
         mode="markers+text",
         marker={"size": 12, "color": BROKEN},
         text=[f"{now:.2f}"],
-        textposition="top center",
+        textposition="top left" if T > 2.5 else "top right" if T < 0.5 else "top center",
     )
     if here.true is not None:
         figure.add_hline(entropy(here.true), line={"color": CONTROL, "dash": "dot"}, annotation_text="true")
-    figure.update_xaxes(title="temperature")
+    figure.update_xaxes(title="temperature", range=[-0.1, 3.1])
     figure.update_yaxes(title="nats", rangemode="tozero")
     figure.update_layout(title="Entropy over temperature", height=320, margin=MARGINS, legend=LEGEND)
     true = "" if here.true is None else f", in truth {entropy(here.true):.2f}"
@@ -89,11 +109,12 @@ def along(rows: list[dict], at: int) -> tuple[go.Figure, str]:
     places, words = [row["at"] for row in rows], [row["word"] for row in rows]
     figure = go.Figure()
     for key, label, style in (
+        ("entropy_true", "entropy, true", {"color": CONTROL, "width": 6}),  # broad and pale, under the others
         ("entropy_model", "entropy, model", {"color": FLOOR, "dash": "dash"}),
-        ("entropy_after", "entropy, after the rules", {"color": WORKING}),
-        ("entropy_true", "entropy, true", {"color": CONTROL, "dash": "dot"}),
+        ("entropy_after", "entropy, after the rules", {"color": WORKING, "width": 1.5}),
     ):
-        figure.add_scatter(x=places, y=[row[key] for row in rows], name=label, line=style, text=words)
+        pale = 0.4 if key == "entropy_true" else 1
+        figure.add_scatter(x=places, y=[row[key] for row in rows], name=label, line=style, text=words, opacity=pale)
     surprisals = [row["surprisal"] for row in rows]
     figure.add_scatter(
         x=places,

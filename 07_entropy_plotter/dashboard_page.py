@@ -9,6 +9,7 @@ import csv
 import html
 import io
 import json
+import os
 import threading
 import time
 from dataclasses import asdict, replace
@@ -22,6 +23,7 @@ from frontier_sweep import world_stories
 from storyteller import (
     Rules,
     Told,
+    Unknown,
     as_record,
     clean,
     heat_curve,
@@ -49,6 +51,7 @@ SUGGESTIONS = [
     "Write a sad story about Tom.",
 ]
 MANY = 32  # stories for a point of the frontier
+BREACHES = 8  # of a story, named; a hot story has dozens
 PACE = 0.02  # seconds a word: the model is faster than a page can show
 IN_ADDRESS = 2000  # letters; browsers and servers refuse addresses that are much longer
 TEMPERATURES = [round(0.05 * i, 2) for i in range(1, 61)]
@@ -65,7 +68,7 @@ def story_model():
 @st.cache_data
 def world_point(n: int) -> dict:
     """What the world's own stories score."""
-    return point("the world, from Once", world_stories(n, seed=0))
+    return point("the world, from “Once”", world_stories(n, seed=0))
 
 
 def point(name: str, texts: list[str]) -> dict:
@@ -90,19 +93,31 @@ def set_rules(side: str, rules: Rules) -> None:
 
 
 def read_address() -> None:
-    """Set all from the page's address, when the page is opened or its address was changed by hand."""
+    """Set all from the page's address, when the page is opened or its address was changed: by hand, or by the browser's
+    way back, which after a step is a step back."""
     query, state = st.query_params.to_dict(), st.session_state
+    if "address" in state and without_place(query) == without_place(state["address"]) and "told" in query:
+        state["address"], state["at"] = query, whole_number(query, "at", (0, MOST[1]), len(split(prompt_now())))[0]
+        return
     a, remarks = from_query(query)
     b, more = from_query(query, "b.")
     set_rules("a", a)
     set_rules("b", b)
     state["prompt"] = clean(query.get("prompt", "Once"))
-    state["seed"] = whole_number(query, "seed", SEEDS, 0)
-    state["most"] = whole_number(query, "most", MOST, MOST[1])
+    state["seed"], of_seed = whole_number(query, "seed", SEEDS, 0)
+    state["most"], of_most = whole_number(query, "most", MOST, MOST[1])
     state["compare"] = query.get("compare") == "1"
-    state["look_at"] = whole_number(query, "at", (0, MOST[1]), 0) if "at" in query else None
-    state["stories"], state["many"], state["address"] = {}, [], query
-    state["remarks"], state["telling"] = remarks + more, query.get("told") == "1"
+    at, of_at = whole_number(query, "at", (0, MOST[1]), 0)
+    state["look_at"] = at if "at" in query else None
+    state["stories"], state["address"] = {}, query
+    state["remarks"] = [*remarks, *more, *of_seed, *of_most, *of_at]
+    state["telling"], state["telling_many"] = query.get("told") == "1", False
+    state.setdefault("many", [])
+
+
+def without_place(query: dict[str, str]) -> dict[str, str]:
+    """An address's parameters but for the place that is looked at."""
+    return {name: value for name, value in query.items() if name != "at"}
 
 
 def write_address() -> None:
@@ -146,13 +161,16 @@ def is_current(side: str) -> bool:
 def reset() -> None:
     """As if opened anew, without parameters."""
     st.query_params.clear()
+    del st.session_state["address"]
     read_address()
+    st.session_state["many"] = []
 
 
 def suggest() -> None:
-    """Take the suggestion that was clicked."""
-    if st.session_state["suggestion"]:
-        st.session_state["prompt"], st.session_state["stories"] = st.session_state["suggestion"], {}
+    """Take the suggestion that was clicked; it can be clicked again."""
+    state = st.session_state
+    state["prompt"], state["stories"], state["telling"] = state["suggestion"], {}, False
+    state["suggestion"] = None
 
 
 def replace_word(old: str, new: str) -> None:
@@ -188,7 +206,9 @@ def sidebar() -> None:
                 st.select_slider(label, knob.options, format_func=stop_name(knob.name), key=key, help=knob.help)
         st.subheader("The draw")
         st.number_input("Seed", *SEEDS, key="seed", help="The same seed and settings tell the same story.")
-        st.slider("Words at most", *MOST, key="most", help="A story has about 120; the model reads 191.")
+        st.slider(
+            "Words to tell, at most", *MOST, key="most", help="A story has about 120; one cut off is no good one."
+        )
         st.toggle("Log each run to Weights & Biases", key="log", help="Offline unless WANDB_MODE=online is set.")
 
 
@@ -217,8 +237,9 @@ def ask() -> list[int] | None:
     prompt = prompt_now()
     if len(prompt) > IN_ADDRESS:
         st.warning(f"A prompt of {len(prompt):,} letters does not fit into the address: a link would not carry it.")
-    if strangers := unknown_words(prompt):
-        explain_unknown(strangers)
+    strangers, more = unknown_words(prompt)
+    if strangers:
+        explain_unknown(strangers, more)
         return None
     beginning = encode(prompt)
     if not room(story_model(), beginning):
@@ -228,8 +249,8 @@ def ask() -> list[int] | None:
     return beginning
 
 
-def explain_unknown(strangers) -> None:
-    """Name the unknown words, and offer near ones to click on."""
+def explain_unknown(strangers: list[Unknown], more: int) -> None:
+    """Name the unknown words, `more` excepted, and offer near ones to click on."""
     st.error(f"The story world has {len(VOCABULARY):,} words; these are none of them. Click on one to take it.")
     for number, stranger in enumerate(strangers):
         shown = repr(stranger.word if len(stranger.word) <= 30 else stranger.word[:30] + "…")
@@ -237,12 +258,14 @@ def explain_unknown(strangers) -> None:
             st.markdown(plain(shown) + ("" if stranger.near else ": nothing is near it"))
             for near in stranger.near:
                 st.button(near, key=f"near {number} {near}", on_click=replace_word, args=(stranger.word, near))
+    if more:
+        st.caption(f"And {more:,} more.")
 
 
 def tell_stories(beginning: list[int], columns: list) -> None:
-    """Tell a story in each column, both at once, word by word, and keep them."""
+    """Tell a story in each column, both at once, word by word, and keep them. Whatever is touched meanwhile ends this
+    run of the page; `telling` stays, so that the next one tells by what is set then."""
     state = st.session_state
-    state["telling"] = False
     boxes = [column.empty() for column in columns]
     words = [list(beginning) for _ in columns]
     streams = [tell(story_model(), beginning, rules_of(side), state["seed"], state["most"]) for side in sides()]
@@ -257,24 +280,28 @@ def tell_stories(beginning: list[int], columns: list) -> None:
     for side, so_far in zip(sides(), words, strict=True):
         state["stories"][side] = Told(prompt_now(), rules_of(side), state["seed"], state["most"], tuple(so_far))
     state["at"] = len(beginning) if state["look_at"] is None else state["look_at"]
-    state["look_at"] = None
+    state["look_at"], state["telling"] = None, False
     if state["log"]:
-        log(state["stories"])
+        log([state["stories"][side] for side in sides()])
 
 
-def log(stories: dict[str, Told]) -> None:
-    """Each story as a run: its settings, and a row a word."""
+def log(stories: list[Told]) -> None:
+    """Each story as a run: its settings, and a row a word. What goes wrong is said, and the page goes on."""
     with LOG_LOCK:
-        for story in stories.values():
+        for story in stories:
             config = asdict(story.rules) | {"prompt": story.prompt, "seed": story.seed, "most": story.most}
             try:
                 with track("07-dashboard", config) as run:
                     for row in table(story_model(), story):
                         run.log(**{key: value for key, value in row.items() if isinstance(value, int | float)})
-            except ValueError as error:
-                st.error(plain(str(error)))
+            except (ValueError, OSError) as error:
+                st.error(plain(f"The run was not logged. {error}"))
                 return
-    st.toast("Logged to the folder wandb, beside where the dashboard was started.")
+    mode, folder = os.environ.get("WANDB_MODE") or "offline", os.environ.get("WANDB_DIR") or "."
+    where = (
+        "Nothing is logged: WANDB_MODE is disabled." if mode == "disabled" else f"Logged, {mode}, to {folder}/wandb."
+    )
+    st.toast(plain(where))
 
 
 def as_html(pieces: list[tuple[str, float, str]]) -> str:
@@ -299,7 +326,7 @@ def show_story(side: str) -> None:
     """The story, coloured by surprisal, and what the judge says of it."""
     story = st.session_state["stories"][side]
     if not is_current(side):
-        st.caption("Told with other settings than those that stand here now.")
+        st.caption(plain(f"Told with other settings than those that stand here now: {story.rules}, seed {story.seed}."))
     rows, heard = table(story_model(), story), judge(story.text, BASE)
     breaches = {breach.at: breach for sentence in heard.sentences for breach in sentence.breaches}
     broken = {at: breach.rule for at, breach in breaches.items()}
@@ -307,11 +334,17 @@ def show_story(side: str) -> None:
     st.html(as_html([(piece, row["surprisal"], broken.get(row["at"], "")) for piece, row in pieces]))
     st.caption("The stronger the colour, the more surprising the word. Underlined: a rule of the world is broken.")
     verdict = "accepted" if heard.flawless else "not accepted"
-    st.markdown(f"**Judge: {verdict}.** {heard.consistent:.0%} of {len(heard.sentences)} sentences hold.")
-    for breach in breaches.values():
+    whole = [sentence for sentence in heard.sentences if sentence.finished]
+    held = sum(sentence.consistent for sentence in whole)
+    st.markdown(f"**Judge: {verdict}.** {held} of {len(whole)} finished sentences hold.")
+    for breach in list(breaches.values())[:BREACHES]:
         st.markdown(f"- {plain(str(breach))}")
+    if len(breaches) > BREACHES:
+        st.markdown(f"- and {len(breaches) - BREACHES} more")
     if not heard.finished:
-        st.markdown("- the text breaks off")
+        st.markdown(
+            "- " + ("the document is over before its end" if story.text.endswith(END) else "the text breaks off")
+        )
     downloads(side, story, rows)
 
 
@@ -350,6 +383,8 @@ def show_place(side: str, words: tuple[int, ...], at: int) -> None:
     left, right = (st.container(), st.container()) if st.session_state["compare"] else st.columns(2)
     with left:
         st.caption("… " + plain("".join(words_of(before)[-12:]).strip()) + " **?**")
+        if side in st.session_state["stories"] and not is_current(side):
+            st.caption("By the rules as they stand now, which are not those of the story.")
         show(figures.next_word(here, words[at] if at < len(words) else None), f"next {side}")
         if here.true is None:
             st.caption("There is no true distribution: the world could not have written what stands before.")
@@ -372,14 +407,21 @@ def show_many(beginning: list[int]) -> None:
     """Many stories by each setting: share accepted against different words."""
     state = st.session_state
     st.subheader("Many stories")
-    if st.button(f"Tell {MANY} stories", help="With the seeds from the one above on; a point for each setting."):
+    beginning_with = f"from “{prompt_now()[:40] or 'nothing'}”"
+    if state["most"] < MOST[1]:
+        st.caption(f"A story that is not over after {state['most']} words is cut off, and not accepted.")
+    st.caption(f"Each point: {MANY} stories {plain(beginning_with)}, with the seeds from the one above on.")
+    if st.button(f"Tell {MANY} stories"):
+        state["telling_many"] = True
+    if state["telling_many"]:
         for side in sides():
             rules, bar = rules_of(side), st.progress(0.0, "Telling")
             told = tell_many(story_model(), beginning, rules, state["seed"], state["most"], MANY, bar.progress)
             bar.empty()
             texts = [decode(words) for words in told]
-            name = f"{len(state['many']) + 1}: {rules}" + (f", from {prompt[:20]}" if (prompt := prompt_now()) else "")
+            name = f"{len(state['many']) + 1}: {rules}, {beginning_with}"
             state["many"].append(point(name, texts) | {"texts": texts, "seed": state["seed"]})
+        state["telling_many"] = False
     if state["many"]:
         show(figures.frontier([world_point(MANY), *state["many"]]), "frontier")
         last = state["many"][-1]
@@ -418,6 +460,8 @@ def show_page() -> None:
                     st.subheader(f"{side.upper()}: {rules_of(side)}")
                 if side in stories and stories[side].words:
                     show_story(side)
+                elif stories:
+                    st.caption("Not told yet: press Generate.")
         shown = {side: stories[side].words if side in stories else tuple(beginning) for side in sides()}
         at = choose_place(max(len(words) for words in shown.values()))
         for side, column in zip(sides(), st.columns(len(sides())), strict=True):

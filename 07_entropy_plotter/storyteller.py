@@ -123,7 +123,8 @@ def model_logits(model: TinyLM, told: Sequence[int]) -> torch.Tensor:
 @dataclass(frozen=True)
 class Place:
     """What can stand at one place. model, after: (V,) probabilities before and after the rules. cut_by: the rule that
-    cut a word, by the word's id. true: the story world's own (V,), None where it cannot write what stands before."""
+    cut a word, by the word's id. true: the story world's own (V,), float64, None where it cannot write what stands
+    before."""
 
     model: torch.Tensor
     after: torch.Tensor
@@ -148,7 +149,7 @@ def place(logits: torch.Tensor, before: Sequence[int], rules: Rules, offered: Ch
 
 def true_p(offered: Choice) -> torch.Tensor:
     """What the world offers, as probabilities (V,)."""
-    p = torch.zeros(len(VOCABULARY))
+    p = torch.zeros(len(VOCABULARY), dtype=torch.float64)
     for word, share in offered.probabilities.items():
         p[ID[word]] = share
     return p
@@ -192,17 +193,20 @@ class Unknown:
     near: tuple[str, ...]
 
 
-def unknown_words(prompt: str, most: int = 5) -> list[Unknown]:
-    """The prompt's unknown words, each once and `most` at most."""
-    strangers = list(dict.fromkeys(word for word in split(prompt) if word not in ID))[:most]
-    return [Unknown(word, _near(word)) for word in strangers]
+def unknown_words(prompt: str, most: int = 5) -> tuple[list[Unknown], int]:
+    """The prompt's unknown words, each once and `most` at most; and how many more there are."""
+    strangers = list(dict.fromkeys(word for word in split(prompt) if word not in ID))
+    return [Unknown(word, _near(word)) for word in strangers[:most]], len(strangers[most:])
 
 
 def _near(word: str) -> tuple[str, ...]:
     if len(word) > 30:  # no word is so long, and comparing takes time by its length squared
         return ()
-    by_lower = {known.lower(): known for known in VOCABULARY}
-    return tuple(by_lower[near] for near in difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5))
+    by_lower = {}  # "The" and "the" are two words, and as near as each other
+    for known in VOCABULARY:
+        by_lower.setdefault(known.lower(), []).append(known)
+    near = difflib.get_close_matches(word.lower(), by_lower, n=3, cutoff=0.5)
+    return tuple(known for lower in near for known in by_lower[lower])[:3]
 
 
 def clean(prompt: str) -> str:

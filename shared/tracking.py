@@ -69,7 +69,8 @@ def track(name: str, config: dict[str, Any] | None = None, project: str = "llm-t
     However the block is left, also by an error or by interrupting the kernel, the run is finished with all
     its rows and the exception goes on its way. A kernel killed outright loses the last second at most.
 
-    ValueError: WANDB_MODE is none of the three, or is `online` and wandb knows no key.
+    ValueError: WANDB_MODE is none of the three, or is `online` and wandb knows no key. OSError: the folder cannot be
+    made; a ConnectionError if wandb's server does not answer.
     """
     run = Run(name, _start(name, config, project))
     exit_code = 1
@@ -91,28 +92,32 @@ def _start(name: str, config: dict[str, Any] | None, project: str) -> Any:
         wandb.setup(wandb.Settings(mode=mode))  # it may remember another mode from an earlier run
     if mode == "online":
         _require_key(wandb)
-    return wandb.init(
-        project=project,
-        name=name,
-        config=config,
-        mode=mode,
-        dir=folder,
-        reinit="create_new",  # else wandb hands a nested track the outer run
-        settings=wandb.Settings(
-            silent=mode != "online",
-            console="off",
-            disable_code=True,
-            disable_git=True,
-            disable_job_creation=True,
-            finish_timeout=WAIT_SECONDS,
-            init_timeout=WAIT_SECONDS,
-            save_code=False,
-            x_disable_machine_info=True,
-            x_disable_meta=True,
-            x_disable_stats=True,
-            x_transaction_log_flush_interval=FLUSH_SECONDS,
-        ),
+    settings = wandb.Settings(
+        silent=mode != "online",
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        finish_timeout=WAIT_SECONDS,
+        init_timeout=WAIT_SECONDS,
+        save_code=False,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_transaction_log_flush_interval=FLUSH_SECONDS,
     )
+    try:
+        return wandb.init(
+            project=project,
+            name=name,
+            config=config,
+            mode=mode,
+            dir=folder,
+            reinit="create_new",  # else wandb hands a nested track the outer run
+            settings=settings,
+        )
+    except wandb.errors.CommError as error:
+        raise ConnectionError(f"wandb's server did not answer: {error}") from error
 
 
 def _folder() -> Path:

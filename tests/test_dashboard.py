@@ -133,6 +133,28 @@ def test_nonsense_in_the_address_is_named():
     assert "T in the address is '<b>hot</b>': 1 is used instead." in page.info[0].value.replace("\\", "")
     assert page.number_input(key="seed").value == 0 and page.slider(key="most").value == 191
     assert page.select_slider(key="a.k").value == 7
+    said = "\n".join(remark.value for remark in page.info).replace("\\", "")
+    assert "seed in the address is '-3': 0 is used instead." in said
+    assert "most in the address is 'many': 191 is used instead." in said
+    assert not opened(T="0.80", seed="007", at="0").info[1:] and len(opened(seed="--5", most="1e3", at="x").info) == 3
+
+
+def test_the_browsers_way_back_after_a_step_is_a_step_back():
+    """The story stays, and so do the points; any other change of the address tells anew."""
+    page = generate(opened(seed="1", most="40"))
+    story = page.session_state["stories"]["a"]
+    page.session_state["many"] = [dashboard_page.point("a point", ["Once"]) | {"texts": ["Once"], "seed": 0}]
+    before = dict(page.query_params)
+    click(page, "Next ▶")
+    assert dict(page.query_params) == before | {"at": "2"}
+    page.query_params.clear()
+    for name, value in before.items():
+        page.query_params[name] = value
+    run(page)
+    assert page.slider(key="at").value == 1 and page.session_state["stories"]["a"] is story
+    assert len(page.session_state["many"]) == 1
+    page.query_params["seed"] = "2"
+    assert shown_stories(run(page)) == [told(seed=2, most=40)] and len(page.session_state["many"]) == 1
 
 
 def test_reset():
@@ -169,7 +191,7 @@ def test_a_slider_moves_the_distribution_at_once():
     story = shown_stories(page)
     page.select_slider(key="a.k").set_value(1)
     run(page)
-    assert "Cut: 1025 of 1026 words" in captions(page) and "Entropy now 0.00 nats" in captions(page)
+    assert "Cut: 1025 of 1026 words (top-k 1025)" in captions(page) and "Entropy now 0.00 nats" in captions(page)
     assert shown_stories(page) == story
 
 
@@ -197,6 +219,43 @@ def test_suggestions_can_be_taken_and_are_texts_of_the_world():
         page.pills[0].set_value(suggestion)
         assert run(page).text_input(key="prompt").value == suggestion
         assert next_token_distribution(suggestion, BASE)
+    page.pills[0].set_value(suggestion)
+    assert run(generate(page, "Once")).pills[0].value is None  # so that it can be clicked again
+
+
+def test_a_suggestion_after_a_mistake_tells_nothing_by_itself():
+    page = generate(opened(), "Once Tomm")
+    page.pills[0].set_value("Varna is the")
+    assert shown_stories(run(page)) == [] and page.text_input(key="prompt").value == "Varna is the"
+
+
+def test_what_is_touched_while_a_story_is_told_does_not_lose_it(monkeypatch):
+    """The run of the page ends at the touch; the next one tells by what is set then. So do many stories."""
+
+    def touched(*_):
+        raise RuntimeError("a slider was moved")
+
+    page = opened(most="20")
+    with monkeypatch.context() as patch:
+        patch.setattr(dashboard_page, "paragraph", touched)
+        next(button for button in page.button if button.label == "Generate").click()
+        page.run()
+    page.select_slider(key="a.T").set_value(0.5)
+    assert shown_stories(run(page)) == [told(rules=Rules(T=0.5), most=20)]
+    monkeypatch.setattr(dashboard_page, "MANY", 2)
+    with monkeypatch.context() as patch:
+        patch.setattr(dashboard_page, "tell_many", touched)
+        run(page)
+        next(button for button in page.button if button.label.startswith("Tell")).click()
+        page.run()
+    assert len(run(page).session_state["many"]) == 1
+    assert len(run(page).session_state["many"]) == 1
+
+
+def test_a_setting_that_is_compared_later_says_that_it_was_not_told():
+    page = generate(opened(most="20"))
+    page.toggle(key="compare").set_value(True)
+    assert "Not told yet: press Generate." in captions(run(page)) and len(shown_stories(page)) == 1
 
 
 def test_an_empty_prompt_begins_a_document():
@@ -248,10 +307,10 @@ def test_many_stories_make_a_point(monkeypatch):
     assert points[0]["texts"] == [told(seed=seed, most=150) for seed in (5, 6, 7)]
     assert len(set(points[1]["texts"])) == 1 and points[1]["words"] < points[0]["words"]
     assert (
-        f"2: T 0, from Once: {points[1]['accepted']} of 3 accepted, {points[1]['words']} different words"
+        f"2: T 0, from “Once”: {points[1]['accepted']} of 3 accepted, {points[1]['words']} different words"
         in captions(page)
     )
-    assert "the world, from Once: 3 of 3 accepted" in captions(page)
+    assert "the world, from “Once”: 3 of 3 accepted" in captions(page)
 
 
 def test_a_run_can_be_taken_away():
@@ -279,17 +338,29 @@ def test_a_run_can_be_logged(tmp_path, monkeypatch):
     page = generate(opened(most="9"))
     assert not list(tmp_path.iterdir())
     page.toggle(key="log").set_value(True)
+    page.toggle(key="compare").set_value(True)
     generate(run(page))
-    assert len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 1
-    assert "Logged" in page.toast[0].value
+    assert len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 2
+    assert f"Logged, offline, to {tmp_path}/wandb" in page.toast[0].value.replace("\\", "")
+    page.toggle(key="compare").set_value(False)
+    generate(run(page))  # what is not shown is not logged
+    assert len(list(tmp_path.glob("wandb/offline-run-*/run-*.wandb"))) == 3
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert "Nothing is logged" in generate(page).toast[0].value
 
 
-def test_a_log_that_cannot_be_is_explained(monkeypatch):
-    monkeypatch.setenv("WANDB_MODE", "sideways")
+@pytest.mark.parametrize(
+    ("mode", "folder", "said"),
+    [("sideways", ".", "WANDB_MODE is 'sideways'"), ("offline", "a file", "The run was not logged")],
+)
+def test_a_log_that_cannot_be_is_explained(monkeypatch, tmp_path, mode, folder, said):
+    (tmp_path / "a file").write_text("no folder")
+    monkeypatch.setenv("WANDB_MODE", mode)
+    monkeypatch.setenv("WANDB_DIR", str(tmp_path / folder))
     page = opened(most="9")
     page.toggle(key="log").set_value(True)
     generate(run(page))
-    assert "WANDB_MODE is 'sideways'" in page.error[0].value.replace("\\", "")
+    assert said in page.error[0].value.replace("\\", "")
     assert shown_stories(page) == [told(most=9)]
 
 

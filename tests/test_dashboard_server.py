@@ -109,23 +109,24 @@ def note(strangers, address):
         strangers.append(address)
 
 
-def settle(page):
-    """Until the page has finished its run, and what it shows is what it was asked for."""
-    page.wait_for_timeout(300)  # a click takes a moment to become a run
+def go(page, server, **query):
+    """Open a link, and wait until the page has finished its run."""
+    page.goto(f"http://{server}/?{urlencode(query)}")
+    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=PATIENCE)
     page.locator("[data-test-script-state=notRunning]").wait_for()
 
 
-def go(page, server, **query):
-    """Open a link."""
-    page.goto(f"http://{server}/?{urlencode(query)}")
-    expect(page.get_by_role("button", name="Generate")).to_be_visible(timeout=PATIENCE)
-    settle(page)
+def until(page, look, wanted):
+    """Look at the page again and again until what is seen is as wanted, however slow the machine."""
+    for _ in range(PATIENCE // 100):
+        if look(page) == wanted and page.locator("[data-test-script-state=notRunning]").count():
+            return
+        page.wait_for_timeout(100)
+    assert look(page) == wanted
 
 
 def stories(page):
     """The stories on the page."""
-    expect(page.get_by_text("Judge:").first).to_be_visible(timeout=PATIENCE)
-    settle(page)
     return [text_of(part.inner_html()) for part in page.get_by_test_id("stHtml").all()]
 
 
@@ -140,23 +141,21 @@ def test_a_reader_types_slides_tells_steps_reloads_and_takes_the_run_away(page, 
     expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=PATIENCE)
     slider = page.get_by_role("slider", name="Temperature")
     slider.focus()
-    page.keyboard.press("ArrowRight")
-    page.keyboard.press("ArrowRight")
-    settle(page)
-    assert query(page) == {"T": "1.1"}
+    for heat in ("1.05", "1.1"):
+        page.keyboard.press("ArrowRight")
+        until(page, query, {"T": heat})
     page.get_by_label("How does it begin?").fill("Once Vera")
     page.keyboard.press("Enter")
     wanted = told("Once Vera", Rules(T=1.1))
-    assert stories(page) == [wanted]
-    assert query(page) == {"T": "1.1", "prompt": "Once Vera", "told": "1"}
+    until(page, stories, [wanted])
+    until(page, query, {"T": "1.1", "prompt": "Once Vera", "told": "1"})
 
     page.get_by_role("button", name="Next").focus()
     page.keyboard.press("Enter")
-    settle(page)
     expect(page.get_by_text(f"… {decode(encode(wanted)[:3])} ?")).to_be_visible(timeout=PATIENCE)
 
     page.reload()
-    assert stories(page) == [wanted]
+    until(page, stories, [wanted])
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download JSON").click()
     waiting.value.save_as(tmp_path / "story.json")
@@ -168,8 +167,7 @@ def test_a_reader_types_slides_tells_steps_reloads_and_takes_the_run_away(page, 
     assert len(rows) == len(encode(wanted))
 
     page.get_by_role("button", name="Reset").click()
-    settle(page)
-    assert query(page) == {}
+    until(page, query, {})
     expect(page.get_by_label("How does it begin?")).to_have_value("Once", timeout=PATIENCE)
 
 
@@ -186,7 +184,8 @@ def test_words_come_one_by_one(page, server):
         }"""
     )
     page.get_by_role("button", name="Generate").click()
-    story = stories(page)[0].strip()
+    until(page, stories, [told()])
+    story = told().strip()
     seen = [text.strip() for text in page.evaluate("window.seen") if text.strip() and "⏎" not in text]
     assert len(seen) > 20 and all(story.startswith(text) for text in seen)
     assert sorted(seen, key=len) == seen
@@ -197,7 +196,7 @@ def test_two_settings_side_by_side_on_a_phone_in_the_dark(page, server):
     page.emulate_media(color_scheme="dark")
     page.set_viewport_size({"width": 390, "height": 844})
     go(page, server, compare=1, T=0.5, **{"b.T": 1.5}, seed=3, told=1)
-    assert stories(page) == [told(rules=Rules(T=0.5), seed=3), told(rules=Rules(T=1.5), seed=3)]
+    until(page, stories, [told(rules=Rules(T=0.5), seed=3), told(rules=Rules(T=1.5), seed=3)])
     main = page.get_by_test_id("stMain")
     assert main.evaluate("part => part.scrollWidth <= part.clientWidth")
     ink = page.get_by_test_id("stHtml").first.evaluate("part => getComputedStyle(part).color")
@@ -223,7 +222,7 @@ def test_a_hostile_prompt_is_never_executed(page, server):
     assert page.get_by_text("Traceback").count() == 0
     page.get_by_label("How does it begin?").fill("Once")
     page.keyboard.press("Enter")
-    assert stories(page) == [told()]
+    until(page, stories, [told()])
 
 
 def test_ten_thousand_words_are_refused_in_words(page, server):
@@ -238,6 +237,6 @@ def test_an_empty_prompt_in_a_link_begins_a_document(page, server):
     go(page, server)
     page.get_by_label("How does it begin?").fill("")
     page.keyboard.press("Enter")
-    assert stories(page) == [told("")]
+    until(page, stories, [told("")])
     page.reload()
-    assert stories(page) == [told("")]
+    until(page, stories, [told("")])

@@ -214,14 +214,14 @@ def test_the_record_tells_it_again():
 
 
 def test_unknown_words_are_named_with_near_ones():
-    assert unknown_words("once Tomm was") == [
-        Unknown("once", ("Once", "one", "uncle")),
-        Unknown("Tomm", ("Tom", "Tomas", "to")),
-    ]
-    assert unknown_words("Once Tom") == [] == unknown_words("")
-    assert [unknown.word for unknown in unknown_words("Once xqzv Tom xqzw xqzv")] == ["xqzv", "xqzw"]
-    assert len(unknown_words(" ".join(f"q{'x' * i}" for i in range(1, 50)))) == 5
-    assert unknown_words("z" * 100_000) == [Unknown("z" * 100_000, ())]
+    near, more = unknown_words("once Tomm teh was")
+    assert near[:2] == [Unknown("once", ("Once", "one", "uncle")), Unknown("Tomm", ("Tom", "Tomas", "to"))] and not more
+    assert {"the", "The"} <= set(near[2].near)
+    assert unknown_words("Once Tom") == ([], 0) == unknown_words("")
+    assert [unknown.word for unknown in unknown_words("Once xqzv Tom xqzw xqzv")[0]] == ["xqzv", "xqzw"]
+    first, more = unknown_words(" ".join(f"q{'x' * i}" for i in range(1, 50)))
+    assert len(first) == 5 and more == 44
+    assert unknown_words("z" * 100_000) == ([Unknown("z" * 100_000, ())], 0)
 
 
 @settings(max_examples=100, deadline=None)
@@ -230,7 +230,7 @@ def test_any_text_is_a_prompt_or_has_unknown_words(text):
     """In one line, and either encoded or explained."""
     prompt = clean(text)
     assert "\n" not in prompt
-    if not unknown_words(prompt):
+    if not unknown_words(prompt)[0]:
         assert decode(encode(prompt)) is not None
 
 
@@ -263,8 +263,10 @@ def test_nearest():
 @given(st.text() | st.integers().map(str))
 def test_a_whole_number_is_within_its_bounds(text):
     for bounds in (SEEDS, MOST):
-        assert bounds[0] <= whole_number({"n": text}, "n", bounds, bounds[1]) <= bounds[1]
-    assert whole_number({}, "n", SEEDS, 7) == 7 and whole_number({"n": "12"}, "n", SEEDS, 7) == 12
+        number, remarks = whole_number({"n": text}, "n", bounds, bounds[1])
+        assert bounds[0] <= number <= bounds[1] and bool(remarks) == (str(number) != text)
+    assert whole_number({}, "n", SEEDS, 7) == (7, []) and whole_number({"n": "12"}, "n", SEEDS, 7) == (12, [])
+    assert whole_number({"n": "--5"}, "n", SEEDS, 7) == (7, ["n in the address is '--5': 7 is used instead."])
 
 
 def test_each_rule_has_a_slider_that_can_stand_at_its_default():
