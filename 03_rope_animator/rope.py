@@ -3,7 +3,7 @@
 Shapes, everywhere in this file:
 
     x          (..., T, d)      queries or keys of one head, or tokens' vectors; d even
-    positions  (T,)             whole numbers, or between them
+    positions  (T,)             whole numbers, or numbers between them
     speeds     (d / 2,)         how far each pair of numbers turns from one position to the next, in radians
     angles     (T, d / 2)       positions times speeds
 
@@ -34,15 +34,18 @@ BASE = 10_000.0
 
 def speeds(d: int, base: float = BASE) -> torch.Tensor:
     """One speed for each pair of d numbers, from 1 to nearly 1 / base, each slower by the same factor: (d / 2,)."""
-    if d < 2 or d % 2:
-        raise ValueError(f"d is {d}: numbers turn in pairs, so it must be even and at least 2")
-    if not 0 < base < math.inf:
-        raise ValueError(f"base is {base}: expected a number above 0")
+    _check_width(d)
+    if not 1 < base < math.inf:
+        raise ValueError(f"base is {base}: expected a number above 1")
     return base ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
 
 
 def angles(positions: torch.Tensor, speeds: torch.Tensor) -> torch.Tensor:
     """How far each pair has turned at each position, in radians: (T,), (d / 2,) -> (T, d / 2), float64."""
+    if positions.ndim != 1 or speeds.ndim != 1:
+        raise ValueError(
+            f"positions are {tuple(positions.shape)}, speeds {tuple(speeds.shape)}: expected one axis each"
+        )
     return positions.double()[:, None] * speeds.double()
 
 
@@ -64,7 +67,7 @@ def rotation_matrix(angle: torch.Tensor) -> torch.Tensor:
 def rotate_complex(x: torch.Tensor, angles: torch.Tensor) -> torch.Tensor:
     """Numbers 2i and 2i + 1 are one complex number, and turning it is a product with e^(i angle)."""
     _check(x, angles)
-    pairs = torch.view_as_complex(x.double().unflatten(-1, (-1, 2)))  # (..., T, d / 2)
+    pairs = torch.view_as_complex(x.double().contiguous().unflatten(-1, (-1, 2)))  # (..., T, d / 2)
     turned = pairs * torch.polar(torch.ones_like(angles), angles)
     return torch.view_as_real(turned).flatten(-2).to(x.dtype)
 
@@ -90,13 +93,14 @@ def pairs_to_halves(d: int) -> torch.Tensor:
 
     rotate_halves(x[..., order], angles) is rotate_pairs(x, angles)[..., order], so scores are the same.
     """
+    _check_width(d)
     return torch.cat([torch.arange(0, d, 2), torch.arange(1, d, 2)])
 
 
 # Longer than trained
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scaling:
     """Speeds for texts longer than the trained ones. temperature: what queries and keys are multiplied by, each."""
 
@@ -117,15 +121,22 @@ def ntk_aware(d: int, scale: float, base: float = BASE) -> Scaling:
 
 
 def dynamic_ntk(d: int, length: int, trained: int, scale: float, base: float = BASE) -> Scaling:
-    """The NTK-aware base that grows with the text: as trained up to `trained` tokens, then more and more."""
+    """The NTK-aware base that grows with the text: as trained up to `trained` tokens, beyond as for a scale of
+    scale * length / trained - (scale - 1)."""
+    _check_trained(trained)
     return ntk_aware(d, _checked_scale(scale) * max(length, trained) / trained - (scale - 1), base)
 
 
 def yarn(d: int, scale: float, trained: int, base: float = BASE, fast: float = 32, slow: float = 1) -> Scaling:
     """YaRN: pairs that turn `fast` times or more within the trained length keep their speed, those that turn `slow`
-    times or less are interpolated, a straight ramp between; and scores grow a little, which sharpens attention.
+    times or less are interpolated; and scores grow a little, which sharpens attention.
+
+    Between the two stretches a straight ramp over the pairs' numbers, from the last pair, counted down, that turns
+    `fast` times (the first pair, where none does) to the first that turns `slow` times: so the authors' code and
+    `transformers` have it. The paper's text has the ramp over the turns.
     """
     plain, _ = speeds(d, base), _checked_scale(scale)
+    _check_trained(trained)
 
     def pair(turns):
         """Which pair turns so often within the trained length."""
@@ -168,46 +179,57 @@ def alibi_bias(slopes: torch.Tensor, t_q: int, t_k: int) -> torch.Tensor:
 # In a model
 
 
-class Rotary(CausalAttention):
-    """Causal attention with RoPE for TinyLM's slot. What can be changed after training: `scaling`, and `window`.
+class CachedAttention(CausalAttention):
+    """Causal attention for TinyLM's slot, with a cache and a window. What subclasses change: `place` and `bias`.
 
-    window: how many tokens, itself among them, a token sees; None for all before it. forward's cache is a list, empty
-    at first, in which keys (turned already) and values are kept: the next token's position is how many there are.
+    window: how many tokens, itself among them, a token sees; None for all before it; may be set after training.
+    forward's cache is a list, empty at first, in which all keys (placed already) and values are kept: the next token's
+    position is how many there are.
     """
 
-    def __init__(self, d_model: int, n_heads: int):
-        super().__init__(d_model, n_heads)
-        self.scaling, self.window = Scaling(speeds(d_model // n_heads)), None
+    window: int | None = None
 
     def forward(self, x: torch.Tensor, cache: list | None = None) -> torch.Tensor:
         B, T, C = x.shape
         q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
         start = cache[0].shape[-2] if cache else 0
         q, k = self.place(q, start), self.place(k, start)
+        if cache:
+            k, v = torch.cat([cache[0], k], dim=-2), torch.cat([cache[1], v], dim=-2)
         if cache is not None:
-            cache[:] = [torch.cat([*cache[i : i + 1], new], dim=-2) for i, new in enumerate((k, v))]
-            k, v = cache
-        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(T, k.shape[-2]).to(x.dtype))
+            cache[:] = [k, v]
+        y = F.scaled_dot_product_attention(q, k, v, attn_mask=self.bias(T, k.shape[-2]).to(x))
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
 
     def place(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Queries or keys (B, H, T, d), turned by their positions, the first of which is `start`."""
-        positions = torch.arange(start, start + x.shape[-2])
-        return rotate_halves(x, angles(positions, self.scaling.speeds)) * self.scaling.temperature
+        """Queries or keys (B, H, T, d) with their positions put in, the first of which is `start`: none here."""
+        return x
 
     def bias(self, t_q: int, t_k: int) -> torch.Tensor:
         """What is added to scores (t_q, t_k): minus infinity for what a token must not see."""
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window is {self.window}: a token sees itself, so expected 1 or more, or None")
         distance = (torch.arange(t_q) + t_k - t_q)[:, None] - torch.arange(t_k)
         seen = (distance >= 0) & (distance < (self.window or t_k))
         return torch.zeros(t_q, t_k).masked_fill(~seen, -math.inf)
 
 
-class Alibi(Rotary):
-    """The same with ALiBi: nothing is turned, and far keys are penalised."""
+class Rotary(CachedAttention):
+    """Causal attention with RoPE. `scaling` holds the speeds, and may be changed after training."""
+
+    def __init__(self, d_model: int, n_heads: int):
+        super().__init__(d_model, n_heads)
+        self.scaling = Scaling(speeds(d_model // n_heads))
 
     def place(self, x: torch.Tensor, start: int = 0) -> torch.Tensor:
-        """Queries or keys as they are."""
-        return x
+        """Queries or keys (B, H, T, d), turned by their positions, the first of which is `start`."""
+        positions = torch.arange(start, start + x.shape[-2])
+        turned = rotate_halves(x, angles(positions, self.scaling.speeds).to(x.device))
+        return turned * self.scaling.temperature
+
+
+class Alibi(CachedAttention):
+    """Causal attention with ALiBi: nothing is turned, and far keys are penalised."""
 
     def bias(self, t_q: int, t_k: int) -> torch.Tensor:
         """The causal mask plus a penalty for distance: (1, n_heads, t_q, t_k); so many axes are PyTorch's fast path."""
@@ -220,8 +242,20 @@ def _checked_scale(scale):
     return scale
 
 
+def _check_trained(trained):
+    if trained < 1:
+        raise ValueError(f"trained is {trained}: expected how many tokens the model was trained on, 1 or more")
+
+
+def _check_width(d):
+    if d < 2 or d % 2:
+        raise ValueError(f"d is {d}: numbers turn in pairs, so it must be even and at least 2")
+
+
 def _check(x, angles):
-    if angles.shape != (x.shape[-2], x.shape[-1] // 2) or x.shape[-1] % 2:
+    if x.ndim < 2 or x.shape[-1] % 2 or angles.shape != (x.shape[-2], x.shape[-1] // 2):
         raise ValueError(
             f"x is {tuple(x.shape)} and angles are {tuple(angles.shape)}: expected (..., T, d), (T, d / 2)"
         )
+    if not x.is_floating_point():
+        raise ValueError(f"x holds {x.dtype}: a rotation makes numbers that are not whole")

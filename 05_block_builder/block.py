@@ -33,7 +33,8 @@ class Attention(nn.Module):
     """Causal self-attention: (batch, time, d_model) -> the same shape.
 
     n_kv_heads: keys and values are shared by n_heads / n_kv_heads queries each (default: not shared). rotary_base:
-    turn queries and keys by their positions (default: do not). Raises ValueError for sizes that do not divide.
+    turn queries and keys by their positions (default: do not). Raises ValueError for sizes below 1 or that do not
+    divide, and for heads of an odd width that are to be turned: a rotation takes pairs.
     """
 
     def __init__(
@@ -47,8 +48,11 @@ class Attention(nn.Module):
     ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
-        if d_model % n_heads or n_heads % n_kv_heads:
-            raise ValueError(f"{d_model} numbers, {n_heads} heads, {n_kv_heads} for keys: each must divide the last")
+        if min(d_model, n_heads, n_kv_heads) < 1 or d_model % n_heads or n_heads % n_kv_heads:
+            sizes = f"{d_model} numbers, {n_heads} heads, {n_kv_heads} for keys"
+            raise ValueError(f"{sizes}: each must be 1 or more and divide the one before it")
+        if rotary_base is not None and d_model // n_heads % 2:
+            raise ValueError(f"heads {d_model // n_heads} wide are to be rotated in pairs: expected an even width")
         self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_model // n_heads
         self.rotary_base = rotary_base
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.d_head, bias=bias)
@@ -109,6 +113,7 @@ class Block(nn.Module):
     """x + attention(norm(x)), then h + feed_forward(norm(h)).
 
     skip: what the stream is multiplied by on its way past each of the two: 1, or some other number to see what breaks.
+    It is a setting, as n_heads is: not saved with the weights.
     """
 
     def __init__(
@@ -133,8 +138,8 @@ class Decoder(nn.Module):
     """Embedding, positions, blocks, a last norm, and the head: the logits of the next token at every position.
 
     Slots take callables, as in `shared.tiny_lm`: attention(d_model, n_heads), feed_forward(d_model), norm(d_model),
-    positions(context, d_model). tied: the head is the embedding's own matrix. Raises ValueError for a shape that
-    does not fit; a token outside the vocabulary is torch's IndexError.
+    positions(context, d_model). tied: the head is the embedding's own matrix. Raises ValueError for sizes below 1 and,
+    when called, for tokens of a shape that does not fit; a token outside the vocabulary is torch's IndexError.
     """
 
     def __init__(
@@ -154,6 +159,9 @@ class Decoder(nn.Module):
         skip: float = 1.0,
     ):
         super().__init__()
+        if min(vocab_size, context, d_model, n_layers, n_heads) < 1:
+            sizes = f"vocabulary {vocab_size}, context {context}, d_model {d_model}, {n_layers} layers, {n_heads} heads"
+            raise ValueError(f"{sizes}: expected each to be 1 or more")
         self.context = context
         self.embedding = nn.Embedding(vocab_size, d_model)
         self.positions = positions(context, d_model)
@@ -188,7 +196,12 @@ class Decoder(nn.Module):
 
 
 def next_token_loss(logits: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-    """Mean cross entropy, in nats, of each token under the logits before it. logits (B, T, V), tokens (B, T)."""
+    """Mean cross entropy, in nats, of each token under the logits before it. logits (B, T, V), tokens (B, T).
+
+    Raises ValueError without a next token: T below 2, or an empty batch.
+    """
+    if not len(tokens) or tokens.shape[1] < 2:
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}: expected a text or more, of 2 tokens or more")
     return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())
 
 
@@ -251,7 +264,7 @@ def attention(w, name, x, n_heads):
     (B, T, C), d = x.shape, x.shape[-1] // n_heads
     qkv, back_qkv = linear(w, f"{name}.qkv", x)
     q, k, v = qkv.view(B, T, 3, n_heads, d).permute(2, 0, 3, 1, 4)  # each (B, H, T, d)
-    future = torch.ones(T, T, dtype=torch.bool).triu(1)
+    future = torch.ones(T, T, dtype=torch.bool, device=x.device).triu(1)
     p = (q @ k.mT / math.sqrt(d)).masked_fill(future, -math.inf).softmax(dim=-1)  # (B, H, T, T)
     y, back_proj = linear(w, f"{name}.proj", (p @ v).transpose(1, 2).reshape(B, T, C))
 
@@ -309,8 +322,14 @@ def cross_entropy(logits, targets):
 def loss_and_gradients(weights, tokens, n_heads):
     """`next_token_loss` of a Decoder with default parts, and its gradient by every weight, without autograd.
 
-    weights: {name: tensor} as in `named_parameters`. tokens: (B, T). Returns a number and {name: gradient}.
+    weights: {name: tensor} as in `named_parameters`. tokens: (B, T), T from 2 to the context and one more, for the last
+    is only a target. Returns a number and {name: gradient}. Raises ValueError for an untied head or another shape.
     """
+    longest = len(weights["positions.table.weight"]) + 1
+    if "head.weight" in weights:
+        raise ValueError("a 'head.weight' of its own: expected tied weights, the embedding's matrix as the head")
+    if tokens.ndim != 2 or not len(tokens) or not 2 <= tokens.shape[1] <= longest:
+        raise ValueError(f"tokens have shape {tuple(tokens.shape)}: expected (batch, 2 to {longest})")
     w, g, x = weights, {}, tokens[:, :-1]
     stream = w["embedding.weight"][x] + w["positions.table.weight"][: x.shape[1]]
     backs = []

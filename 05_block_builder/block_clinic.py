@@ -192,11 +192,16 @@ def _check_gradients(m):
     found_loss, found = m.loss_and_gradients(weights, x, HEADS)
     if abs(found_loss - loss.item()) > 1e-9:
         return f"the loss by hand is {found_loss:.6f}, by the model {loss.item():.6f}"
-    for name in reversed(names):  # from the end of the network: the first that is wrong is near the bug
+    gaps = {}  # from the end of the network: the first that is wrong is near the bug
+    for name in reversed(names):
         if name not in found or wanted[name] is None:
             return f"no gradient for {name}, {'by hand' if name not in found else 'by autograd'}"
         if gap := difference(found[name], wanted[name]):
-            return f"the gradient of {name} by hand is not autograd's: {gap}. Later layers are right: what is between?"
+            gaps[name] = gap
+    if gaps:
+        name, gap = next(iter(gaps.items()))
+        count = f"{len(gaps)} of {len(names)} gradients by hand are not autograd's"
+        return f"{count}. Going backward, the first of them is that of {name}: {gap}"
 
 
 def _check_grouped(m):
@@ -228,8 +233,12 @@ def _check_inputs(m):
     cases = [
         ("12 numbers for 5 heads", "divide", lambda: m.Attention(C, 5)),
         ("3 heads and 2 for keys", "divide", lambda: m.Attention(C, 3, n_kv_heads=2)),
+        ("no heads", "1 or more", lambda: m.Attention(C, 0)),
+        ("heads of 3 numbers to rotate", "even", lambda: m.Attention(C, 4, rotary_base=100.0)),
+        ("no words", "1 or more", lambda: m.Decoder(0, CONTEXT, C, LAYERS, HEADS)),
         ("a text longer than the context", "shape", lambda: _decoder(m)(_tokens(1, CONTEXT + 1))),
         ("one axis", "shape", lambda: _decoder(m)(_tokens()[0])),
+        ("a loss of one token", "2 tokens", lambda: m.next_token_loss(torch.zeros(1, 1, V), _tokens(1, 1))),
     ]
     return refusal(cases)
 
@@ -257,16 +266,17 @@ FAULTS = [
     Fault(
         name="the residual is taken after the norm",
         line="h = self.skip * x + self.drop(self.attention(self.norm_1(x)))",
-        becomes="x = self.norm_1(x); h = self.skip * x + self.drop(self.attention(x))",
-        symptom="it trains; but deeper is not better, and the stream's length no longer grows from block to block",
+        becomes="h = self.skip * self.norm_1(x) + self.drop(self.attention(self.norm_1(x)))",
+        symptom="two layers train as ever, six stay at the bytes' frequencies at the rate that suits a healthy model; "
+        "before training, all tokens' streams come out equally long",
         hints=["silence all sub-layers: what reaches the end?", "which x is carried past attention?"],
         seen_in="pytorch/pytorch#61165, Howuhh/faster-trajectory-transformer#3, poloclub/transformer-explainer#32",
     ),
     Fault(
         name="the skip adds the new value to itself",
         line="h = self.skip * x + self.drop(self.attention(self.norm_1(x)))",
-        becomes="x = self.drop(self.attention(self.norm_1(x))); h = self.skip * x + x",
-        symptom="no error, and it learns something; after two blocks the words themselves are gone",
+        becomes="h = self.skip * (x := self.drop(self.attention(self.norm_1(x)))) + x",
+        symptom="no error; two layers learn something, much less than healthy ones; six only how frequent each byte is",
         hints=["is the old x still there when the sum is made?"],
         seen_in="kyegomez/BitNet#32",
     ),
@@ -274,7 +284,7 @@ FAULTS = [
         name="one skip is forgotten",
         line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
         becomes="return self.drop(self.feed_forward(self.norm_2(h)))",
-        symptom="two layers train, twelve stay at the unigram level",
+        symptom="two layers train, a little worse than healthy ones; twelve learn only how frequent each byte is",
         hints=["a block has two skips: count them"],
         seen_in="delira-dev/delira#91, znxlwm/UGATIT-pytorch#32",
     ),
@@ -282,7 +292,7 @@ FAULTS = [
         name="the second skip starts at the block's input",
         line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
         becomes="return self.skip * x + self.drop(self.feed_forward(self.norm_2(h)))",
-        symptom="cutting attention out hardly changes the loss: what it writes is heard once and then lost",
+        symptom="it trains as well as a healthy one; but the books are not in order",
         hints=["the ledger does not add up: whose entry is missing?", "which of x and h does the second skip carry?"],
         seen_in="strutive07/transformer-tensorflow2.0#14",
     ),
@@ -314,7 +324,7 @@ FAULTS = [
         name="the scaled initialisation reaches nobody",
         line='writes = name.endswith(".proj")',
         becomes='writes = name == "proj"',
-        symptom="the deeper the model, the longer its stream at the start, and the higher its curve",
+        symptom="the deeper the model, the longer its stream before training; of a healthy one that is hardly true",
         hints=["print the names that named_modules gives"],
         seen_in="huggingface/transformers#47458",
     ),

@@ -1,7 +1,7 @@
 """Where the norm stands, how large the branches start, depth, warm-up, learning rate, seeds: python norm_sweep.py
 
-Writes results/places.json, which the notebook shows; about a quarter of an hour on two cores. The notebook itself
-trains the deepest of the arms again. --quick tries the whole path in seconds and writes nothing.
+Writes results/places.json, which the notebook shows; about a quarter of an hour on one core. The notebook itself
+trains two of the deepest arms again. --quick tries the whole path in seconds and writes nothing.
 """
 
 import math
@@ -47,7 +47,10 @@ def train(models, which_seed, rates, warmups, corpus, steps=STEPS, batch_size=BA
 
 
 def steps_to(losses, target=TARGET, window=10):
-    """The first step at which a run's mean loss over the last `window` steps is under the target; NaN if never."""
+    """The first step at which a run's mean loss over the last `window` steps is under the target; NaN if never.
+
+    losses: (models, steps), at least `window` of them.
+    """
     means = losses.unfold(1, window, 1).mean(dim=2)  # (models, steps - window + 1)
     reached = means < target
     first = reached.float().argmax(dim=1) + window

@@ -5,8 +5,9 @@ Functions return their output and `back`, which takes the gradient of the output
     y, back = layer_norm(x, gain, bias)          # x (..., C), gain and bias (C,)
     dx, dgain, dbias = back(dy)
 
-An activation returns its value and its slope. The modules below fill the slots of `shared.tiny_lm`; `rewire` moves a
-model's norms. Half precision (float16, bfloat16) is computed in float32 and cast at the end.
+An activation returns its value and its slope. The modules below fill the slots of `shared.tiny_lm`; `rewire` gives a
+model norms in other places. Norms compute half precision (float16, bfloat16) in float32 and cast at the end;
+activations compute in the type of x.
 
 Sources: Ioffe & Szegedy 2015 (BatchNorm, arXiv 1502.03167), Ba et al. 2016 (LayerNorm, 1607.06450), Zhang & Sennrich
 2019 (RMSNorm, 1910.07467), Hendrycks & Gimpel 2016 (GELU, 1606.08415), Shazeer 2020 (SwiGLU, 2002.05202), Xiong et al.
@@ -56,7 +57,12 @@ def rms_norm(x, gain, eps=1e-5):
 
 
 def batch_norm(x, gain, bias, eps=1e-5):
-    """Each of the C numbers by itself, over all tokens of the batch: what it does in training. x (..., C)."""
+    """Each of the C numbers by itself, over all tokens of the batch: what it does in training. x (..., C).
+
+    Raises ValueError for fewer than two tokens, which have no variance.
+    """
+    if x.numel() < 2 * len(gain):
+        raise ValueError(f"x has shape {tuple(x.shape)}: the statistics of a batch need at least two tokens")
     unit, back_unit = normalise(widened(x), tuple(range(x.ndim - 1)), eps, centre=True)
     return _scaled(x, unit, back_unit, gain, bias)
 
@@ -65,9 +71,8 @@ def _scaled(x, unit, back_unit, gain, bias):
     """unit * gain + bias in x's own precision, and back."""
 
     def back(dy):
-        dy = widened(dy)
-        tokens = tuple(range(x.ndim - 1))
-        return back_unit(dy * gain).to(x.dtype), (dy * unit).sum(tokens), dy.sum(tokens)
+        dy = widened(dy)  # below, gain and bias served every token: their gradients are sums over all tokens, (C,)
+        return back_unit(dy * gain).to(x.dtype), (dy * unit).sum_to_size(gain.shape), dy.sum_to_size(gain.shape)
 
     return (unit * gain + bias).to(x.dtype), back
 
@@ -92,14 +97,14 @@ def relu_squared(x):
 
 
 def gelu(x):
-    """x times the share of a normal distribution below x."""
+    """x times the share of the standard normal distribution that lies below x."""
     below = 0.5 * (1 + torch.erf(x / math.sqrt(2)))
     density = torch.exp(-x.square() / 2) / math.sqrt(2 * math.pi)
     return x * below, below + x * density
 
 
 def gelu_tanh(x):
-    """GPT-2's approximation of `gelu`, off by at most 5e-4."""
+    """GPT-2's approximation of `gelu`, off by at most 5e-4. The cube of x must fit its type: in float16, |x| < 40."""
     c = math.sqrt(2 / math.pi)
     t = torch.tanh(c * (x + 0.044715 * x**3))
     return 0.5 * x * (1 + t), 0.5 * (1 + t) + 0.5 * x * (1 - t.square()) * c * (1 + 3 * 0.044715 * x.square())
@@ -162,12 +167,14 @@ class BatchNorm(nn.Module):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if not self.training:
-            return (x - self.mean) * (self.variance + self.eps).rsqrt() * self.gain + self.bias
+            unit = (widened(x) - self.mean) * (self.variance + self.eps).rsqrt()
+            return (unit * self.gain + self.bias).to(x.dtype)
+        y, _ = batch_norm(x, self.gain, self.bias, self.eps)
         with torch.no_grad():
-            tokens = x.flatten(0, -2)  # (all tokens, C)
+            tokens = widened(x).flatten(0, -2)  # (all tokens, C)
             self.mean += self.momentum * (tokens.mean(0) - self.mean)
             self.variance += self.momentum * (tokens.var(0) - self.variance)
-        return batch_norm(x, self.gain, self.bias, self.eps)[0]
+        return y
 
 
 class DyT(nn.Module):
@@ -179,14 +186,14 @@ class DyT(nn.Module):
         self.gain, self.bias = nn.Parameter(torch.ones(d_model)), nn.Parameter(torch.zeros(d_model))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.tanh(self.a * x) * self.gain + self.bias
+        return (torch.tanh(self.a * widened(x)) * self.gain + self.bias).to(x.dtype)
 
 
 class QKNormAttention(CausalAttention):
-    """Attention whose queries and keys have a root mean square of 1, so that no score exceeds sqrt(d)."""
+    """Attention whose queries and keys have a root mean square of 1 (there is no gain): no score exceeds sqrt(d)."""
 
     def place(self, x: torch.Tensor) -> torch.Tensor:
-        return normalise(x, (-1,), 1e-6, centre=False)[0]
+        return normalise(widened(x), (-1,), 1e-6, centre=False)[0].to(x.dtype)
 
 
 class FeedForward(nn.Module):
@@ -202,7 +209,7 @@ class FeedForward(nn.Module):
 
 
 class SwiGLU(nn.Module):
-    """Three matrices: a gate, a value, and back. With d_hidden two thirds as wide it has as many weights as two."""
+    """Three matrices: a gate, a value, and back. Two thirds as wide, they have about as many weights as two."""
 
     def __init__(self, d_model: int, d_hidden: int):
         super().__init__()
@@ -248,17 +255,21 @@ PLACES = {"pre": (PreBlock, 2), "post": (PostBlock, 2), "sandwich": (SandwichBlo
 
 
 def rewire(model: TinyLM, place: str, norm: Callable[[int], nn.Module] = LayerNorm) -> TinyLM:
-    """The model with its norms elsewhere: "pre", "post" or "sandwich"; changed in place. norm(d_model) makes them.
+    """The model with fresh norms where `place` says: "pre", "post" or "sandwich"; changed in place.
 
-    With "post" the last block ends in a norm, so the model's own last norm is taken out. Raises ValueError for another
-    place.
+    norm(d_model) makes the norms, which get the model's type and device; what the old ones had learnt is not kept. With
+    "post" the last block ends in a norm, so the model's own last norm is taken out. Raises ValueError for other places.
     """
     if place not in PLACES:
         raise ValueError(f"place is {place!r}: expected one of {list(PLACES)}")
     kind, n_norms = PLACES[place]
-    d_model = model.embedding.embedding_dim
+    like = model.embedding.weight  # (vocabulary, C)
+
+    def fresh():
+        return norm(like.shape[1]).to(like)
+
     model.blocks = nn.ModuleList(
-        kind(block.attention, block.feed_forward, [norm(d_model) for _ in range(n_norms)]) for block in model.blocks
+        kind(block.attention, block.feed_forward, [fresh() for _ in range(n_norms)]) for block in model.blocks
     )
-    model.norm = nn.Identity() if place == "post" else norm(d_model)
+    model.norm = nn.Identity() if place == "post" else fresh()
     return model

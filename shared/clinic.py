@@ -60,7 +60,7 @@ class Fault:
 
     def _repr_html_(self) -> str:
         hints = "".join(_folded(f"Hint {i}", html.escape(hint)) for i, hint in enumerate(self.hints, 1))
-        lines = f"<pre>- {html.escape(self.line)}\n+ {html.escape(self.becomes)}</pre>"
+        lines = f"<pre>is         {html.escape(self.becomes)}\nshould be  {html.escape(self.line)}</pre>"
         answer = _folded("The answer", f"<b>{html.escape(self.name)}</b>{lines}{html.escape(self.seen_in)}")
         return f"<b>Symptom.</b> {html.escape(self.symptom)}{hints}{answer}"
 

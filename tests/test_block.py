@@ -202,6 +202,64 @@ def test_gradients_by_hand_are_autograds(heads, width, layers, batch, seed):
         torch.testing.assert_close(found[name], gradient, atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("message", "build"),
+    [
+        ("even", lambda: block.Attention(12, 4, rotary_base=100.0)),  # 3 wide: chunk made pairs of 2 and 1
+        ("1 or more", lambda: block.Attention(12, 0)),
+        ("1 or more", lambda: block.Attention(12, 3, n_kv_heads=0)),
+        ("1 or more", lambda: block.Attention(12, 3, n_kv_heads=-1)),
+        ("1 or more", lambda: block.Attention(0, 3)),
+        *[
+            ("1 or more", lambda s=s: block.Decoder(*s))
+            for s in ((0, 4), (9, 0), (9, 4, 0), (9, 4, 8, 0), (9, 4, 8, 1, 0))
+        ],
+    ],
+)
+def test_sizes_that_cannot_work_are_refused(message, build):
+    """With a ValueError, as the docstrings say: never other numbers than asked for."""
+    with pytest.raises(ValueError, match=message):
+        build()
+
+
+def test_an_odd_width_that_is_not_rotated_is_fine():
+    assert block.Attention(12, 4)(torch.randn(2, 5, 12)).shape == (2, 5, 12)
+
+
+def by_hand(tied=True):
+    """A Decoder of context 6 in float64, and its weights."""
+    torch.manual_seed(0)
+    model = block.Decoder(7, 6, 8, 2, 2, tied=tied).double()
+    return model, {name: weight.detach() for name, weight in model.named_parameters()}
+
+
+def test_gradients_by_hand_refuse_what_they_would_get_wrong():
+    """A head of its own was ignored, one token gave NaN."""
+    _, weights = by_hand(tied=False)
+    with pytest.raises(ValueError, match="tied"):
+        block.loss_and_gradients(weights, tokens(2, 5, 7), 2)
+    _, weights = by_hand()
+    for x in (tokens(2, 1, 7), tokens(2, 8, 7), tokens(2, 5, 7)[:0], tokens(2, 5, 7)[0]):
+        with pytest.raises(ValueError, match="shape"):
+            block.loss_and_gradients(weights, x, 2)
+
+
+def test_the_last_token_by_hand_is_only_a_target():
+    """So a text may be longer than the context by one. float64: sums of under a thousand terms, 1e-9."""
+    model, weights = by_hand()
+    x = tokens(2, 7, 7)
+    with torch.no_grad():
+        wanted = F.cross_entropy(model(x[:, :-1]).flatten(0, 1), x[:, 1:].flatten()).item()
+    assert abs(block.loss_and_gradients(weights, x, 2)[0] - wanted) < 1e-9
+
+
+@pytest.mark.parametrize("shape", [(2, 1), (0, 5)])
+def test_a_loss_without_a_next_token_is_refused(shape):
+    """It was NaN."""
+    with pytest.raises(ValueError, match="2 tokens"):
+        block.next_token_loss(torch.zeros(*shape, 7), torch.zeros(shape, dtype=torch.long))
+
+
 def test_the_story_models_parts():
     """Rotary attention in the slot is `shared.rotary`'s: the same weights, the same logits."""
     torch.manual_seed(0)

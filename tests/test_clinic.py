@@ -339,7 +339,7 @@ def test_card_folds_hints_and_answer():
         (2, "summary"): "Hint 2",
         (2, "body"): NASTY.hints[1],
         (3, "summary"): "The answer",
-        (3, "body"): f"{NASTY.name}- {NASTY.line}\n+ {NASTY.becomes}{NASTY.seen_in}",
+        (3, "body"): f"{NASTY.name}is         {NASTY.becomes}\nshould be  {NASTY.line}{NASTY.seen_in}",
     }
 
 

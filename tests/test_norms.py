@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import norm_sweep
 import norms
+import norms_clinic
 import pytest
 import torch
 from folded import solutions
@@ -73,6 +74,65 @@ def test_half_precision_gradients(dtype):
     assert dx.dtype == dtype
     right = exact(dy.to(dtype).double())[0]
     torch.testing.assert_close(dx.double(), right, atol=2e-2 * right.abs().max().item(), rtol=0)  # 8 bits
+
+
+@pytest.mark.parametrize("name", ["layer_norm", "rms_norm"])
+def test_one_token_without_a_batch(name):
+    """x (C,): the gradients of gain and bias have their shape, and are PyTorch's; float64, sums of five: 1e-12."""
+    theirs, n_inputs = NORMS[name]
+    inputs = draw(0, (5,), (5,), (5,))[:n_inputs]
+    (dy,) = draw(1, (5,))
+    _, back = getattr(norms, name)(*inputs)
+    wanted = torch.autograd.grad(theirs(*inputs), inputs, dy.detach())
+    for found, right in zip(back(dy.detach()), wanted, strict=True):
+        torch.testing.assert_close(found, right, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (1, 4), (1, 1, 4), (0, 4)])
+def test_batch_norm_refuses_one_token(shape):
+    """It has no variance: refused in words, and the memory stays as it was."""
+    norm = norms.BatchNorm(4)
+    with pytest.raises(ValueError, match="at least two tokens"):
+        norm(torch.ones(shape))
+    assert torch.equal(norm.mean, torch.zeros(4)) and torch.equal(norm.variance, torch.ones(4))
+    assert norm.eval()(torch.ones(shape)).isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_modules_in_half_precision(dtype):
+    """Numbers of size 300, whose squares float16 lacks: in the type that came in, one rounding (2^-11, 2^-8; with a
+    tenth to spare, relative) from the same in float64; what BatchNorm remembers is finite and float32's (1e-4)."""
+    bits = {torch.float16: 11, torch.bfloat16: 8}[dtype]
+    x = (300 * draw(0, (6, 8))[0].detach()).to(dtype)
+    kinds = [norms.LayerNorm(8), norms.RMSNorm(8), norms.BatchNorm(8), norms.BatchNorm(8).eval(), norms.DyT(8)]
+    for norm in kinds:
+        y, right = norm(x), norm.double()(x.double())
+        assert y.dtype == dtype
+        torch.testing.assert_close(y.double(), right, atol=2.0**-24, rtol=1.1 * 2.0**-bits)  # 2^-24: float16's least
+    norm = norms.BatchNorm(8)
+    norm(x)
+    torch.testing.assert_close(norm.variance, 0.9 + 0.1 * x.float().var(0), atol=0, rtol=1e-4)
+    placed = norms.QKNormAttention(8, 1).place(x).double()
+    torch.testing.assert_close(placed.square().mean(-1), torch.ones(6).double(), atol=4 * 2.0**-bits, rtol=0)
+
+
+@pytest.mark.parametrize("place", norms.PLACES)
+def test_rewire_follows_the_models_type(place):
+    """A model in float64 gets norms in float64, with gains of one."""
+    model = norms.rewire(TinyLM(11, 8, 12, 2, 2).double(), place)
+    assert all(p.dtype == torch.float64 for p in model.parameters())
+    assert model(torch.randint(11, (2, 8))).dtype == torch.float64
+
+
+def test_the_check_of_neighbours_sees_what_it_should(monkeypatch):
+    """At any draw it passes our norms, and no norm that ignores its input or takes the other tokens along."""
+    draw_from = norms_clinic._draw
+    for shift in range(50):
+        monkeypatch.setattr(norms_clinic, "_draw", lambda *a, seed=0, s=shift, **k: draw_from(*a, seed=seed + s, **k))
+        assert norms_clinic._check_alone(norms) is None
+        deaf = SimpleNamespace(layer_norm=lambda x, gain, bias: (0 * x, None), rms_norm=norms.rms_norm)
+        nosy = SimpleNamespace(layer_norm=norms.batch_norm, rms_norm=norms.rms_norm)
+        assert norms_clinic._check_alone(deaf) and norms_clinic._check_alone(nosy)
 
 
 @pytest.mark.parametrize("name", ["relu", "relu_squared", "gelu", "gelu_tanh", "silu"])

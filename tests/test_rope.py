@@ -1,9 +1,14 @@
 """Lesson 03: rotations and penalties against independent references. (Its clinic: test_clinics.py.)"""
 
+import itertools
+import json
 import math
 import re
+import sys
+from functools import partial
 from types import SimpleNamespace
 
+import length_sweep
 import pytest
 import rope
 import torch
@@ -26,6 +31,13 @@ evens = st.integers(1, 8).map(lambda half: 2 * half)
 def draw(seed, *shape):
     """Normal float64 numbers."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def with_window(window):
+    """A layer of two heads."""
+    layer = rope.Rotary(8, 2)
+    layer.window = window
+    return layer
 
 
 def test_faults_are_twelve_different_ones():
@@ -160,11 +172,77 @@ def test_a_stretched_model_is_itself_within_the_trained_length():
         (lambda: rope.alibi_slopes(0), "n_heads is 0"),
         (lambda: rope.rotate_pairs(torch.zeros(3, 4), torch.zeros(2, 2)), "expected (..., T, d), (T, d / 2)"),
         (lambda: rope.rotate_halves(torch.zeros(3, 5), torch.zeros(3, 2)), "expected (..., T, d), (T, d / 2)"),
+        (lambda: rope.rotate_pairs(torch.zeros(4), torch.zeros(1, 2)), "expected (..., T, d), (T, d / 2)"),
+        (lambda: rope.rotate_pairs(torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, 2)), "x holds torch.int64"),
+        (lambda: rope.angles(torch.zeros(2, 3), rope.speeds(4)), "positions are (2, 3), speeds (2,)"),
+        (lambda: rope.pairs_to_halves(5), "d is 5"),
+        (lambda: rope.yarn(4, 2, 0), "trained is 0"),
+        (lambda: rope.yarn(4, 2, 64, base=1), "base is 1"),
+        (lambda: rope.dynamic_ntk(4, 9, 0, 2), "trained is 0"),
+        (lambda: with_window(0)(torch.zeros(1, 3, 8)), "window is 0"),
     ],
 )
 def test_bad_input_is_refused_in_words(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call()
+
+
+def test_any_strides():
+    """Complex numbers want neighbours in memory; what was transposed has none."""
+    x, angles = draw(0, 6, 5).T, rope.angles(torch.arange(5), rope.speeds(6))
+    torch.testing.assert_close(rope.rotate_complex(x, angles), rope.rotate_pairs(x, angles), atol=1e-12, rtol=0)
+    assert rope.rotate_halves(torch.zeros(2, 0, 6), rope.angles(torch.arange(0), rope.speeds(6))).shape == (2, 0, 6)
+
+
+def test_capped_distances():
+    """Up to the trained length it is RoPE; beyond, the last query scores a far key as one at distance 63."""
+    torch.manual_seed(0)
+    layer = rope.Rotary(length_sweep.WIDTH, length_sweep.HEADS)
+    capped, x = length_sweep.Capped.like(layer), torch.randn(1, 80, length_sweep.WIDTH)
+    torch.testing.assert_close(capped(x[:, :64]), layer(x[:, :64]), atol=1e-5, rtol=0)  # float32, sums of 64 values
+    q, k, v = layer.qkv(x).view(80, 3, length_sweep.HEADS, length_sweep.HEAD_WIDTH).permute(1, 2, 0, 3)
+    distance = (79 - torch.arange(80)).clamp(max=63)
+    turned = rope.rotate_halves(k, rope.angles(63 - distance, layer.scaling.speeds))
+    query = rope.rotate_halves(q[:, -1:], rope.angles(torch.tensor([63]), layer.scaling.speeds))
+    weights = (query @ turned.mT / math.sqrt(length_sweep.HEAD_WIDTH)).softmax(-1)
+    torch.testing.assert_close(capped(x)[0, -1], layer.proj((weights @ v).flatten()), atol=1e-5, rtol=0)
+
+
+def test_places_without_a_row_get_the_last_one():
+    table = length_sweep.LastRowAgain(4, 2)
+    added = table(torch.zeros(1, 6, 2))[0]
+    assert torch.equal(added, table.table.weight[[0, 1, 2, 3, 3, 3]])
+
+
+def test_a_change_leaves_the_model_alone():
+    torch.manual_seed(0)
+    model = TinyLM(11, 16, length_sweep.WIDTH, 2, length_sweep.HEADS, attention=rope.Rotary, positions=no_positions)
+    tokens = torch.randint(11, (1, 16))
+    before = model(tokens)
+    near = length_sweep.changed(model, partial(length_sweep.with_values, window=1))
+    assert not torch.equal(near(tokens), before) and torch.equal(model(tokens), before)
+
+
+def test_the_sweep_runs(monkeypatch, capsys):
+    """All arms, two steps: the whole path, nothing written."""
+    before = length_sweep.RESULTS.read_bytes()
+    monkeypatch.setattr(sys, "argv", ["length_sweep.py", "--quick"])
+    length_sweep.main()
+    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["arm"] for row in rows].count("RoPE") == 1
+    assert {row["arm"] for row in rows} == {*length_sweep.ARMS, *length_sweep.CHANGES}
+    assert all(2 < loss < 6 for row in rows for loss in row["losses"])
+    assert length_sweep.RESULTS.read_bytes() == before
+
+
+def test_what_the_sweep_stored():
+    """All arms, lengths of training and seeds, and how it was made."""
+    record = json.loads(length_sweep.RESULTS.read_text())
+    runs = [(row["arm"], row["steps"], row["seed"]) for row in record["rows"]]
+    arms = [*length_sweep.ARMS, *length_sweep.CHANGES]
+    assert sorted(runs) == sorted(itertools.product(arms, length_sweep.STEPS, range(length_sweep.N_SEEDS)))
+    assert record["lengths"] == length_sweep.LENGTHS and record["trained"] == length_sweep.TRAINED
+    assert {"command", "seconds", "date", "versions", "threads"} <= record.keys()
 
 
 SOLVED = solutions(rope, "rope_vis.ipynb", torch=torch, math=math)
