@@ -1,6 +1,6 @@
 """Loss beyond the trained length, by kind of positions and length of training: python length_sweep.py
 
-Writes results/lengths.json, which the notebook shows; about twenty minutes on one core. The notebook itself trains the
+Writes results/lengths.json, which the notebook shows; about half an hour on one core. The notebook itself trains the
 shortest of the runs again, with the functions here. --quick tries the whole path in seconds and writes nothing.
 """
 
@@ -29,11 +29,11 @@ HEAD_WIDTH = WIDTH // HEADS
 
 
 class Sinusoidal(nn.Module):
-    """Fills the slot `positions`: the sinusoids, as large as the embeddings are at the start."""
+    """Fills the slot `positions`: the sinusoids, from -0.1 to 0.1, as the embeddings' spread is 0.1 at the start."""
 
     def __init__(self, context, d_model):
         super().__init__()
-        self.table = 0.1 * rope.sinusoids(torch.arange(LENGTHS[-1]), d_model).float()
+        self.register_buffer("table", 0.1 * rope.sinusoids(torch.arange(LENGTHS[-1]), d_model).float())
 
     def forward(self, x):
         return x + self.table[: x.shape[1]]
@@ -52,7 +52,7 @@ class Capped(rope.Rotary):
 
     @classmethod
     def like(cls, layer):
-        """A layer with the weights of a Rotary one."""
+        """A layer with the weights of a Rotary one, and the speeds and the window that it was trained with."""
         capped = cls(WIDTH, HEADS)
         capped.load_state_dict(layer.state_dict())
         return capped

@@ -102,10 +102,10 @@ def pairs_to_halves(d: int) -> torch.Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Scaling:
-    """Speeds for texts longer than the trained ones. temperature: what queries and keys are multiplied by, each."""
+    """Speeds for texts longer than the trained ones. attention_factor: what queries and keys are both multiplied by."""
 
     speeds: torch.Tensor
-    temperature: float = 1.0
+    attention_factor: float = 1.0
 
 
 def interpolated(d: int, scale: float, base: float = BASE) -> Scaling:
@@ -144,8 +144,8 @@ def yarn(d: int, scale: float, trained: int, base: float = BASE, fast: float = 3
 
     low, high = max(math.floor(pair(fast)), 0), min(math.ceil(pair(slow)), d - 1)
     ramp = ((torch.arange(d // 2) - low) / max(high - low, 0.001)).clamp(0, 1)
-    temperature = 0.1 * math.log(scale) + 1 if scale > 1 else 1.0
-    return Scaling(plain + ramp * (plain / scale - plain), temperature)
+    attention_factor = 0.1 * math.log(scale) + 1 if scale > 1 else 1.0
+    return Scaling(plain + ramp * (plain / scale - plain), attention_factor)
 
 
 def full_turns(speeds: torch.Tensor, length: int) -> torch.Tensor:
@@ -225,7 +225,7 @@ class Rotary(CachedAttention):
         """Queries or keys (B, H, T, d), turned by their positions, the first of which is `start`."""
         positions = torch.arange(start, start + x.shape[-2])
         turned = rotate_halves(x, angles(positions, self.scaling.speeds).to(x.device))
-        return turned * self.scaling.temperature
+        return turned * self.scaling.attention_factor
 
 
 class Alibi(CachedAttention):

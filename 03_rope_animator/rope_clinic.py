@@ -117,8 +117,8 @@ def _check_scale_one(m):
         "yarn": m.yarn(16, 1.0, 64),
     }
     for name, scaling in ways.items():
-        if not torch.equal(scaling.speeds, plain) or scaling.temperature != 1:
-            return f"{name}: nothing is to be stretched, and the speeds or the temperature have changed"
+        if not torch.equal(scaling.speeds, plain) or scaling.attention_factor != 1:
+            return f"{name}: nothing is to be stretched, and the speeds or the attention factor have changed"
 
 
 def _check_interpolated(m):
@@ -142,8 +142,8 @@ def _check_yarn(m):
         return f"a pair that turns more than 32 times in 4096 positions keeps its speed: {gap}"
     if gap := difference(ratio[turns < 0.8], torch.full((int((turns < 0.8).sum()),), 4.0)):
         return f"a pair that turns less than once in 4096 positions is slowed down 4 times: {gap}"
-    if (ratio.diff() < -1e-12).any() or abs(found.temperature - (0.1 * math.log(4) + 1)) > 1e-12:
-        return f"the ramp should rise and the temperature be 0.1 ln 4 + 1, found {found.temperature:.4f}"
+    if (ratio.diff() < -1e-12).any() or abs(found.attention_factor - (0.1 * math.log(4) + 1)) > 1e-12:
+        return f"the ramp should rise and the attention factor be 0.1 ln 4 + 1, found {found.attention_factor:.4f}"
 
 
 def _check_turns(m):
@@ -244,7 +244,7 @@ FAULTS = [
         name="angles for one layout, numbers for the other",
         line="twice = torch.cat([angles, angles], dim=-1)  # (T, d): the angle of each number",
         becomes="twice = angles.repeat_interleave(2, dim=-1)",
-        symptom="it trains, and ends a little worse; the animation looks nearly right; longer texts are lost at once",
+        symptom="it trains, and ends a little worse; a text of twice the trained length is lost",
         hints=["do number i and number i + d/2 get the same angle?", "is this still a rotation? Look at lengths"],
         seen_in="raiyanyahya/how-to-train-your-gpt#6",
     ),
@@ -276,7 +276,7 @@ FAULTS = [
         name="multiplied, not divided",
         line="return Scaling(speeds(d, base) / _checked_scale(scale))",
         becomes="return Scaling(speeds(d, base) * _checked_scale(scale))",
-        symptom="stretched four times, it is worse at every length, and beyond a quarter of the trained one lost",
+        symptom="stretched four times, a text of 17 already stands at angles that training on 64 never showed",
         hints=["where does position 40 of the long text have to stand: at 10, or at 160?"],
         seen_in="lablup/mlxcel#1389, ml-explore/mlx-lm#1545 (positions doubled, whatever factor was asked for)",
     ),
@@ -284,7 +284,7 @@ FAULTS = [
         name="scale and base confused",
         line="return Scaling(speeds(d, base * _checked_scale(scale) ** (d / (d - 2))))",
         becomes="return Scaling(speeds(d, base * _checked_scale(scale)))",
-        symptom="good to a little less than the length that was asked for",
+        symptom="stretched four times, it loses a fifth of a nat at four times the length that it should not lose",
         hints=["the slowest speed is base^(-(d - 2)/d): what must the base be, that it falls to 1/scale?"],
         seen_in="ml-explore/mlx-lm#1545 (a base that is rebuilt from other numbers than were asked for)",
     ),

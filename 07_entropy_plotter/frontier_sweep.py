@@ -1,8 +1,9 @@
 """Quality against variety of told stories, for temperatures and rules: python frontier_sweep.py
 
-Writes results/frontier.json, which the notebook shows; about ten minutes on one core. Quality is what the story world's
-judge says: the share of stories without a flaw, and of sentences that agree with what was told. Variety is the share of
-4-grams that are different, over all stories of a run. --quick tries the whole path in seconds and writes nothing.
+Writes results/frontier.json, which the notebook shows; about twelve minutes on one core. Quality is what the story
+world's judge says: the share of stories without a flaw, and of sentences that agree with what was told. Variety is the
+share of 4-grams that are different, over all stories of a run. --quick tries the whole path in seconds and writes
+nothing.
 """
 
 from collections.abc import Sequence

@@ -182,9 +182,12 @@ def speculate(
 
     target, draft: probabilities (B, V) of one next word by the two models. words: (B,) ids drawn from the draft. A word
     is accepted with probability min(1, target / draft), else one is drawn from what the draft gives too little.
+    Raises ValueError for probabilities that are not numbers.
     """
+    if not (target.isfinite().all() and draft.isfinite().all()):
+        raise ValueError("a probability is not a number: every word of a row was cut, or a model broke")
     ratio = (target / draft).gather(-1, words[:, None])[:, 0]
-    accepted = torch.rand(len(words), generator=generator) < ratio
+    accepted = torch.rand(len(words), generator=generator, device=words.device) < ratio
     missing = (target - draft).clamp(min=0)  # (B, V); its sum is the chance of a refusal
     missing = torch.where(missing.sum(-1, keepdim=True) > 0, missing, target)  # equal models refuse nothing
     return torch.where(accepted, words, torch.multinomial(missing, 1, generator=generator)[:, 0])
@@ -202,20 +205,26 @@ def generate_with_draft(
 ) -> tuple[torch.Tensor, int]:
     """What `generate` would draw from the model, with fewer calls of it: a cheap draft goes `ahead` words at a time.
 
-    tokens: (1, T). Both models take (1, T) ids to logits (1, T, V). Returns (1, T + n), distributed as the model's own,
-    and how often the model was called. Each call judges all drafted words at once and yields those before the first
-    refusal, and one more.
+    tokens: (1, T). Both models take (1, T) ids to logits (1, T, V); the chain is for both. Returns (1, T + n),
+    distributed as the model's own, and how often the model was called. Each call judges all drafted words at once and
+    yields those before the first refusal, and one more. Raises ValueError for numbers that cannot work.
     """
-    if ahead < 1:
-        raise ValueError(f"ahead is {ahead}: expected 1 or more drafted words")
+    if n < 0 or ahead < 1 or len(tokens) != 1:
+        raise ValueError(
+            f"n is {n}, ahead is {ahead}, texts {len(tokens)}: expected 0 or more, 1 or more, and one text"
+        )
     calls, length = 0, tokens.shape[1] + n
     while (old := tokens.shape[1]) < length:
-        drafted = generate(draft, tokens, min(ahead, length - old), chain, generator)  # (1, old + ahead)
-        words = drafted[0, old:]  # (ahead,)
-        q = through(chain, draft(drafted)[0, old - 1 : -1]).softmax(-1)  # (ahead, V), what each was drawn from
-        left = through(chain, model(drafted)[0, old - 1 :])  # (ahead + 1, V), one row more: after the last word
+        drafted, q = tokens, []
+        for _ in range(min(ahead, length - old)):
+            left = through(chain, draft(drafted)[:, -1])  # (1, V)
+            q.append(left.softmax(-1))
+            drafted = torch.cat([drafted, draw(left, generator)[:, None]], dim=1)
+        rows = model(drafted)[0, old - 1 :]  # (ahead + 1, V): before each drafted word, and after the last
         calls += 1
-        out = speculate(left[:-1].softmax(-1), q, words, generator)
+        left = torch.cat([through(chain, row[None]) for row in rows])
+        words = drafted[0, old:]  # (ahead,)
+        out = speculate(left[:-1].softmax(-1), torch.cat(q), words, generator)
         good = int((out == words).cumprod(0).sum())  # how many before the first refusal
         next_word = out[good] if good < len(words) else draw(left[-1:], generator)[0]
         tokens = torch.cat([drafted[:, : old + good], next_word.view(1, 1)], dim=1)

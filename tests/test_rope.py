@@ -92,7 +92,7 @@ def test_equal_to_llamas(kind, given, scaling):
     parameters = {"rope_type": kind, "rope_theta": 10_000.0} | given
     config = LlamaConfig(hidden_size=64, num_attention_heads=1, max_position_embeddings=128, rope_parameters=parameters)
     theirs, _ = apply_rotary_pos_emb(x, x, *LlamaRotaryEmbedding(config)(x, places[None]))
-    ours = rope.rotate_halves(x, rope.angles(places, scaling.speeds)) * scaling.temperature
+    ours = rope.rotate_halves(x, rope.angles(places, scaling.speeds)) * scaling.attention_factor
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 

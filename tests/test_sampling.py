@@ -37,7 +37,7 @@ def draw(batch, words, seed, ties, scale=2.0):
 
 def test_faults_are_fourteen_different_ones():
     assert len({(fault.line, fault.becomes) for fault in sampling.FAULTS}) == len(sampling.FAULTS) == 14
-    assert len(sampling.CHECKS) == 18
+    assert len(sampling.CHECKS) == 19
 
 
 @settings(max_examples=150, deadline=None)
@@ -188,6 +188,18 @@ def test_drafts_that_leave_nothing_to_chance(seed, n, ahead):
     assert torch.equal(out, sampling.generate(lambda t: table[t], start, n, greedy))
     out, calls = sampling.generate_with_draft(lambda t: table[t], lambda t: table[t], start, n, ahead)
     assert out.shape == (1, 1 + n) and calls == math.ceil(n / (ahead + 1))
+
+
+def test_a_rule_of_what_was_seen_is_for_every_drafted_word():
+    """It is made for one text, (1, n), and holds at each place; chi-square with 6 degrees of freedom."""
+    table, poor = draw(3, 3, 1, ties=False, scale=1.0), draw(3, 3, 2, ties=False, scale=1.0)
+    chain = [partial(sampling.presence_penalty, seen=torch.tensor([[1]]), amount=2.0)]
+    start, generator = torch.zeros(1, 1, dtype=torch.long), torch.Generator().manual_seed(0)
+    out, _ = sampling.generate_with_draft(lambda t: table[t], lambda t: poor[t], start, 3000, 3, chain, generator)
+    pairs = torch.bincount(3 * out[0, :-1] + out[0, 1:], minlength=9).view(3, 3)
+    logits = table - 2 * torch.tensor([0.0, 1.0, 0.0])
+    wanted = pairs.sum(1, keepdim=True) * logits.softmax(-1)
+    assert ((pairs - wanted).square() / wanted).sum() < 27.9  # once in ten thousand
 
 
 def test_half_a_vocabulary_of_a_hundred_thousand():
