@@ -144,6 +144,10 @@ def _check_yarn(m):
         return f"a pair that turns less than once in 4096 positions is slowed down 4 times: {gap}"
     if (ratio.diff() < -1e-12).any() or abs(found.attention_factor - (0.1 * math.log(4) + 1)) > 1e-12:
         return f"the ramp should rise and the attention factor be 0.1 ln 4 + 1, found {found.attention_factor:.4f}"
+    layer, (x,) = _layer(m), _draw((1, 3, 7, 4))
+    plain, layer.scaling = layer.place(x), m.Scaling(m.speeds(4), 2.0)
+    if gap := difference(layer.place(x), 2 * plain):
+        return f"with an attention factor of 2 a query, or a key, is twice as long: {gap}"
 
 
 def _check_turns(m):

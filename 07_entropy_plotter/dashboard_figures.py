@@ -13,6 +13,7 @@ from shared.colors import BROKEN, CONTROL, FLOOR, WORKING
 from shared.world import VOCABULARY
 
 MARGINS = {"l": 10, "r": 10, "t": 40, "b": 10}
+ENDS = (0.1, 0.15, 0.25, 0.4, 0.6, 1.01)  # of the axis of probability: few, so that two pictures compare
 LEGEND = {"orientation": "h", "x": 0, "y": -0.25, "yanchor": "top"}  # under the axis' title
 
 
@@ -50,9 +51,7 @@ def next_word(here: Place, taken: int | None, most: int = 10) -> tuple[go.Figure
             cliponaxis=False,
         )
     figure.update_yaxes(autorange="reversed")
-    end = next(
-        end for end in (0.1, 0.15, 0.25, 0.4, 0.6, 1.01) if end >= height.max()
-    )  # so that two beside each other compare
+    end = next(end for end in ENDS if end >= height.max())
     figure.update_xaxes(title="probability", range=[0, 1.15 * end])
     figure.update_layout(title="The next word", barmode="group", height=160 + 48 * max(2, len(best)))
     figure.update_layout(margin=MARGINS | {"t": 80}, legend=LEGEND | {"y": 1, "yanchor": "bottom"})
@@ -69,7 +68,8 @@ def what_was_cut(here: Place, most: int = 3) -> str:
     if not here.cut_by:
         return " Nothing is cut."
     by_rule = ", ".join(f"{rule} {n}" for rule, n in Counter(here.cut_by.values()).items())
-    likeliest = sorted(here.cut_by, key=lambda i: -here.model[i])[:most]
+    cut = torch.tensor(list(here.cut_by))
+    likeliest = cut[here.model[cut].topk(min(most, len(cut))).indices].tolist()
     named = ", ".join(f"{quoted(i)} {here.model[i]:.1%}" for i in likeliest)
     return (
         f" Cut: {len(here.cut_by)} of {len(VOCABULARY)} words ({by_rule}), {here.lost:.1%} of the model's probability;"

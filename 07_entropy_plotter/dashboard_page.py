@@ -39,7 +39,7 @@ from storyteller import (
 )
 
 from shared.checkpoint import load_story_lm, record
-from shared.tracking import track
+from shared.tracking import track, wandb_mode
 from shared.world import BASE, END, VOCABULARY, decode, encode, judge, split
 
 SUGGESTIONS = [
@@ -161,7 +161,6 @@ def is_current(side: str) -> bool:
 def reset() -> None:
     """As if opened anew, without parameters."""
     st.query_params.clear()
-    del st.session_state["address"]
     read_address()
     st.session_state["many"] = []
 
@@ -297,11 +296,8 @@ def log(stories: list[Told]) -> None:
             except (ValueError, OSError) as error:
                 st.error(plain(f"The run was not logged. {error}"))
                 return
-    mode, folder = os.environ.get("WANDB_MODE") or "offline", os.environ.get("WANDB_DIR") or "."
-    where = (
-        "Nothing is logged: WANDB_MODE is disabled." if mode == "disabled" else f"Logged, {mode}, to {folder}/wandb."
-    )
-    st.toast(plain(where))
+    where = f"Logged, {wandb_mode()}, to {os.environ.get('WANDB_DIR') or '.'}/wandb."
+    st.toast(plain("Nothing is logged: WANDB_MODE is disabled." if wandb_mode() == "disabled" else where))
 
 
 def as_html(pieces: list[tuple[str, float, str]]) -> str:

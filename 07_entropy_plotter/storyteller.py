@@ -60,9 +60,7 @@ class Rules:
 
     def __call__(self, logits: torch.Tensor, seen: torch.Tensor) -> torch.Tensor:
         """Logits (B, V) after all the rules; a word that is cut has -inf."""
-        for _, rule in self.chain(seen):
-            logits = rule(logits)
-        return logits
+        return sampling.through([rule for _, rule in self.chain(seen)], logits)
 
     def __str__(self):
         names = {"T": "T", "k": "top-k", "p": "top-p", "min_p": "min-p", "cut_first": "cut first"}

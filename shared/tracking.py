@@ -83,7 +83,7 @@ def track(name: str, config: dict[str, Any] | None = None, project: str = "llm-t
 
 def _start(name: str, config: dict[str, Any] | None, project: str) -> Any:
     """Start wandb's own run."""
-    mode = _mode()
+    mode = wandb_mode()
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at wandb's import: no crash reports
     import wandb  # 1.4 s, so not before it is needed
 
@@ -127,7 +127,8 @@ def _folder() -> Path:
     return folder
 
 
-def _mode() -> str:
+def wandb_mode() -> str:
+    """What WANDB_MODE asks for; `offline` if nothing. Raises ValueError for what `track` does not know."""
     mode = os.environ.get("WANDB_MODE") or "offline"
     if mode not in MODES:
         raise ValueError(f"WANDB_MODE is {mode!r}: set it to one of {', '.join(MODES)}, or unset it")
