@@ -12,7 +12,7 @@ from random import Random
 
 from measure import Goal, cpu_seconds, median_ratio, print_table, report
 
-from shared.checkpoint import load_story_lm
+from shared.story_model import load_story_lm
 from shared.world import STORY, VOCABULARY, split, stories
 
 GOAL_SECONDS, GOAL_STORIES, GOAL_LOADING = 20, 100_000, 0.5

@@ -56,13 +56,6 @@ def test_decode_undoes_encode(config):
         assert world.decode(world.encode(story.text, "bytes"), "bytes") == story.text
 
 
-@given(st.text(st.characters(exclude_categories=["Cs"])))
-def test_bytes_know_every_text(text):
-    ids = world.encode(text, "bytes")
-    assert all(0 <= i < 256 for i in ids)
-    assert world.decode(ids, "bytes") == text
-
-
 def test_an_unknown_word_is_named_with_the_nearest():
     with pytest.raises(ValueError, match=r"'gardn'.*garden"):
         world.encode("Tom went to the gardn.")
@@ -115,7 +108,7 @@ def test_nothing_is_drawn_that_is_not_written(config):
 @configs
 def test_what_is_offered_is_a_distribution(config):
     """No word twice, each with a weight above 0; shares of a sum of n doubles are 1 to within n roundings."""
-    for story in world.stories(60, HELD_OUT + 1, config):
+    for story in world.stories(20, HELD_OUT + 1, config):
         for choice in world.offers(story.text, config):
             assert len(set(choice.words)) == len(choice.words) == len(choice.weights)
             assert min(choice.weights) > 0
@@ -126,7 +119,7 @@ def test_what_is_offered_is_a_distribution(config):
 @configs
 def test_the_text_alone_gives_its_nats(config):
     """Reading a document back finds the very draws that wrote it: the same sum, to a hundred roundings."""
-    for story in world.stories(200, HELD_OUT + 2, config):
+    for story in world.stories(60, HELD_OUT + 2, config):
         assert sum(world.nats(story.text, config)) == pytest.approx(story.nats, abs=100 * 2**-45)
 
 
@@ -137,7 +130,7 @@ def test_draws_follow_what_is_offered(config):
     Their difference has mean 0 whatever the documents are, if draws follow the offered weights: 4 standard errors.
     """
     gaps = []
-    for story in world.stories(400, HELD_OUT + 3, config):
+    for story in world.stories(200, HELD_OUT + 3, config):
         offered = world.offers(story.text, config)[:-1]
         entropy = -sum(p * math.log(p) for choice in offered for p in choice.probabilities.values())
         gaps.append(story.nats - entropy)
@@ -147,13 +140,13 @@ def test_draws_follow_what_is_offered(config):
 
 @functools.cache
 def many_texts():
-    """20,000 documents."""
-    return [story.text for story in world.stories(20_000, HELD_OUT + 4, BASE)]
+    """5,000 documents."""
+    return [story.text for story in world.stories(5000, HELD_OUT + 4, BASE)]
 
 
 @pytest.mark.parametrize("prefix", ["", "Once", "Once Kate"])
 def test_frequencies_are_the_true_distribution(prefix):
-    """Words that follow a prefix in 20,000 documents, against `next_token_distribution`: chi-square, p above 1e-4."""
+    """Words that follow a prefix in 5,000 documents, against `next_token_distribution`: chi-square, p above 1e-4."""
     expected = world.next_token_distribution(prefix, BASE)
     texts = many_texts()
     at = len(world.split(prefix))
@@ -190,24 +183,18 @@ def test_a_text_that_the_world_cannot_write_is_refused():
 
 
 def test_the_floor_is_the_mean_of_the_nats():
-    """Nats per token over 5,000 documents, and a second 5,000 agree within 4 joint standard errors."""
-    one, two = world.floor(BASE), world.floor(BASE, seed=HELD_OUT + 7)
-    assert abs(one.nats - two.nats) < 4 * math.hypot(one.error, two.error)
-    sample = world.stories(5000, HELD_OUT, BASE)
+    """Nats per token over 1,000 documents; a document has as many nats however it is cut up."""
+    found, in_bytes = world.floor(EVERY, n=1000), world.floor(EVERY, "bytes", n=1000)
+    sample = world.stories(1000, HELD_OUT, EVERY)
     tokens = sum(len(world.encode(story.text)) for story in sample)
-    assert one.nats == pytest.approx(sum(story.nats for story in sample) / tokens)
-    assert one.length == tokens / 5000
-
-
-def test_the_floor_per_byte_is_of_the_same_nats():
-    """A document has as many nats however it is cut up."""
-    words, in_bytes = world.floor(MIXED), world.floor(MIXED, "bytes")
-    assert in_bytes.nats * in_bytes.length == pytest.approx(words.nats * words.length)
+    assert found.nats == pytest.approx(sum(story.nats for story in sample) / tokens)
+    assert found.length == tokens / 1000
+    assert in_bytes.nats * in_bytes.length == pytest.approx(found.nats * found.length)
 
 
 def test_the_floors_error_is_right():
-    """Twenty floors of 500 documents spread as their errors say: within the 1e-4 tails of chi-square."""
-    floors = [world.floor(EVERY, n=500, seed=HELD_OUT + 100 + i) for i in range(20)]
+    """Twenty floors of 200 documents spread as their errors say: within the 1e-4 tails of chi-square."""
+    floors = [world.floor(EVERY, n=200, seed=HELD_OUT + 100 + i) for i in range(20)]
     spread = torch.tensor([each.nats for each in floors]).var().item()
     said = sum(each.error**2 for each in floors) / 20
     low, high = stats.chi2.ppf([1e-4, 1 - 1e-4], 19) / 19
@@ -217,15 +204,15 @@ def test_the_floors_error_is_right():
 def test_no_trained_model_beats_the_floor():
     """A model that has learnt a small world well stands above it on text it has not seen, and KL says by how much."""
     torch.manual_seed(0)
-    model = TinyLM(len(VOCABULARY), context=96, d_model=32, n_layers=2, n_heads=2)
-    stream = world.rows(96, seed=1, config=SMALL)
+    model = TinyLM(len(VOCABULARY), context=48, d_model=32, n_layers=2, n_heads=2)
+    stream = world.rows(48, seed=1, config=SMALL)
 
     def batch():
-        both = torch.stack(list(itertools.islice(stream, 8)))
+        both = torch.stack(list(itertools.islice(stream, 12)))
         return both[:, :-1], both[:, 1:]
 
-    fit(model, batch, steps=80, lr=1e-2, label=None)
-    x, y, true = world.held_out_rows(64, 96, HELD_OUT, SMALL)
+    fit(model, batch, steps=60, lr=1e-2, label=None)
+    x, y, true = world.held_out_rows(48, 48, HELD_OUT, SMALL)
     with torch.no_grad():
         logits = model.eval()(x)
     surprise = -logits.double().log_softmax(-1).gather(-1, y[..., None])[..., 0]
@@ -253,6 +240,7 @@ def test_rows_begin_with_a_document():
     x, y, true = world.held_out_rows(6, 50, 3, EVERY)
     assert x.shape == y.shape == true.shape == (6, 50)
     assert (x[:, 0] == lexicon.ID[END]).all()
+    assert all(len(next(world.rows(context, 3, EVERY))) == context + 1 for context in range(1, 120))
     assert (x[:, 1:] == y[:, :-1]).all()
     for row, costs in zip(y, true, strict=True):
         assert world.nats(world.decode(row.tolist()), EVERY) == costs.tolist()
@@ -262,13 +250,13 @@ def test_rows_begin_with_a_document():
 
 
 def test_what_is_said_of_a_person_never_changes():
-    """Jobs, homes, foods and nouns in 20,000 facts are the ones in the stories; strangers are not spoken of."""
+    """Jobs, homes, foods and nouns in thousands of facts are the ones in the stories; strangers are not spoken of."""
     known = {}
     said = r"(\w+ \w+) (works as a|likes|comes from|is a) (\w+)\."
-    for story in world.stories(3000, 11, Config(story=0, facts=1, people=1000)):
+    for story in world.stories(1500, 11, Config(story=0, facts=1, people=300)):
         for name, what, value in re.findall(said, story.text):
             assert known.setdefault((name, what), value) == value
-    for story in world.stories(500, 12, STORY):
+    for story in world.stories(300, 12, STORY):
         name, job, town = re.match(r"Once (\w+ \w+), an? \w+ (\w+) from (\w+)", story.text).groups()
         assert known.get((name, "works as a"), job) == job
         assert known.get((name, "comes from"), town) == town
@@ -276,11 +264,11 @@ def test_what_is_said_of_a_person_never_changes():
     assert {name for name, what in known if what == "likes"} <= people
 
 
-@pytest.mark.parametrize("exponent", [0.0, 1.0, 1.5])
+@pytest.mark.parametrize("exponent", [0.0, 1.5])
 def test_people_are_named_by_zipfs_law(exponent):
     """The first few ranks' shares against r ** -exponent: within 5 standard errors of a count."""
     config = Config(story=0, facts=1, people=100, exponent=exponent)
-    texts = "".join(story.text for story in world.stories(4000, 13, config))
+    texts = "".join(story.text for story in world.stories(2000, 13, config))
     named = Counter(re.findall(r"(\w+ \w+) (?:works as|likes|comes from|is a \w+\.)", texts))
     ranked = [" ".join(name) for name in world_of(config).people]
     total, norm = sum(named[name] for name in ranked), sum((r + 1) ** -exponent for r in range(100))
@@ -291,10 +279,10 @@ def test_people_are_named_by_zipfs_law(exponent):
 
 def test_kinds_come_in_the_shares_asked_for():
     """Within 5 standard errors of a share."""
-    kinds = Counter(story.kind for story in world.stories(4000, 14, MIXED))
+    kinds = Counter(story.kind for story in world.stories(1500, 14, MIXED))
     assert set(kinds) == {"story", "facts", "sums", "code"}
     for kind, share in {"story": 0.4, "facts": 0.2, "sums": 0.2, "code": 0.2}.items():
-        assert abs(kinds[kind] / 4000 - share) < 5 * math.sqrt(share * (1 - share) / 4000)
+        assert abs(kinds[kind] / 1500 - share) < 5 * math.sqrt(share * (1 - share) / 1500)
 
 
 def test_sums_come_out_right():
@@ -303,7 +291,7 @@ def test_sums_come_out_right():
     names = (units + "seventeen eighteen nineteen").split()
     tens = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"]
     names += [f"{ten} {one}".strip() for ten in tens for one in ["", *names[1:10]]]
-    texts = [story.text.strip(".\n") for story in world.stories(800, 15, Config(story=0, sums=1))]
+    texts = [story.text.strip(".\n") for story in world.stories(400, 15, Config(story=0, sums=1))]
     in_digits = [text for text in texts if "=" in text]
     assert 0 < len(in_digits) < len(texts)
     for text in texts:
@@ -312,31 +300,8 @@ def test_sums_come_out_right():
         assert numbers[2] == numbers[0] + numbers[1] * (1 if sign in ("+", "plus") else -1)
 
 
-def test_reports_bring_news():
-    """Most reports of a thing come after it was moved, and say so once: 12 to 2 are the weights."""
-    fresh = stale = 0
-    for story in world.stories(300, 19):
-        news = dict.fromkeys(story.state.things, False)
-        for sentence in story.text.split(". ")[6:]:
-            word = next((word for word in sentence.split() if word in news), None)
-            if re.match(r"The \w+ was (in|with) ", sentence) and sentence.split()[1] in news:
-                fresh, stale = fresh + news[word], stale + (not news[word])
-                news[word] = False
-            elif word and not re.search(" kept | had ", sentence):
-                news[word] = True
-    assert fresh + stale > 200
-    assert fresh > 1.5 * stale
-
-
-def test_nobody_idles_in_the_same_way_twice_running():
-    """No pronoun is followed by the verb of the sentence before, if that changes nothing."""
-    again = re.compile(r"\b(slept|waited|rested|sat|ate|worked|dreamed|kept) [^.]*\. (?:\w+ )?(?:he|she|it) \1 ", re.I)
-    assert again.search("Tom slept in the barn. Then he slept in the barn.")
-    assert not any(again.search(story.text) for story in world.stories(1000, 18))
-
-
 def test_programs_print_what_python_would():
-    for story in world.stories(300, 16, Config(story=0, code=1)):
+    for story in world.stories(150, 16, Config(story=0, code=1)):
         lines, name, value = re.fullmatch(r"(.*;) print (\w) => (\d+)\.\n", story.text).groups()
         values = {}
         exec(lines.replace("let ", "").replace("; ", "\n"), {}, values)
@@ -390,15 +355,12 @@ def test_only_what_is_possible_can_come_next():
     ("settings", "message"),
     [
         ({"objects": 1}, "objects is 1: expected a whole number from 2 to"),
-        ({"places": 1000}, "places is 1000: expected a whole number from 2 to"),
         ({"objects": 2.0}, "objects is 2.0: expected a whole number"),
         ({"story": 0}, "all shares are 0"),
         ({"facts": -1}, "facts is -1: expected a whole number from 0"),
         ({"seed": None}, "seed is None"),
         ({"questions": 1000}, "questions is 1000"),
-        ({"people": 1}, "people is 1: expected a whole number from 2 to"),
         ({"first_names": 2, "last_names": 3, "people": 4}, "people is 4: expected a whole number from 2 to 3"),
-        ({"exponent": -0.1}, "exponent is -0.1"),
         ({"exponent": math.nan}, "exponent is nan"),
     ],
 )
@@ -407,7 +369,7 @@ def test_a_world_that_cannot_be_is_refused(settings, message):
         Config(**settings)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.data())
 def test_any_world_that_can_be_works(data):
     """Sizes, shares and exponents drawn at random: it writes, and reads what it wrote."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from shared.checkpoint import WEIGHTS, load_story_lm, record, tell
+from shared.story_model import WEIGHTS, load_story_lm, record, report, tell
 from shared.training import evaluate
-from shared.world import BASE, HELD_OUT, floor, held_out_rows, judge, kl, next_token_distribution, report
+from shared.world import BASE, HELD_OUT, floor, held_out_rows, judge, kl, next_token_distribution
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -83,5 +83,5 @@ def test_the_picture_shows_both_distributions(model):
 
 def test_the_command_line():
     """Without an option it says which there are."""
-    done = subprocess.run([sys.executable, "-m", "shared.world"], cwd=ROOT, capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-m", "shared.story_model"], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0 and "--report" in done.stdout

@@ -1,12 +1,12 @@
-"""What stands in the README about the story world: python -m shared.world --report"""
+"""What stands in the README about the story world: python -m shared.story_model --report"""
 
 import argparse
 
 import torch
 from matplotlib import pyplot as plt
 
-from shared.checkpoint import WEIGHTS, load_story_lm, measure, record, tell
 from shared.plotting import CONTROL, FLOOR, WORKING, use_style
+from shared.story_model.checkpoint import WEIGHTS, load_story_lm, measure, record, tell
 from shared.tiny_lm import TinyLM
 from shared.world import (
     BASE,

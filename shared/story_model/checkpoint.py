@@ -4,25 +4,27 @@
     texts = tell(model, "Once", n=10, seed=0)                 # ten documents that begin so, drawn at temperature 1
     record()["excess"]                                        # nats per token above the floor, and how it was trained
 
-`python -m shared.pretrain` makes it. Weights are safetensors: nothing is unpickled.
+`python -m shared.story_model.pretrain` makes it. Weights are safetensors: nothing is unpickled.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 
+from shared.generation import Rule, generate, seeded
 from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 from shared.training import evaluate
 from shared.world import BASE, HELD_OUT, held_out_rows, judge, kl
 from shared.world.words import END, ID, VOCABULARY, decode, encode
 
-WEIGHTS = Path(__file__).parent / "checkpoints" / "story_lm.safetensors"
+AT_ONCE = 250  # documents told side by side: more are no faster, and their cache would fill the memory
+WEIGHTS = Path(__file__).parent / "weights" / "story_lm.safetensors"
 
 
 def new_story_lm(context: int, d_model: int, n_layers: int, n_heads: int) -> TinyLM:
@@ -80,20 +82,16 @@ def vocabulary_sha256() -> str:
     return hashlib.sha256("\0".join(VOCABULARY).encode()).hexdigest()
 
 
-@torch.no_grad()
 def tell(
-    model: TinyLM,
-    prompt: str,
-    n: int,
-    seed: int,
-    longest: int | None = None,
-    rules: Sequence[Callable[[torch.Tensor], torch.Tensor]] = (),
+    model: TinyLM, prompt: str, n: int, seed: int, longest: int | None = None, rules: Sequence[Rule] = ()
 ) -> list[str]:
     """n documents drawn from the model, each with the prompt it begins with and up to its line's end.
 
-    longest: tokens, the line's end in front among them, after which one is broken off; the model's context if None.
-    rules: applied to the logits (n, vocabulary) of each next word, in this order; none is drawing at temperature 1.
-    Raises ValueError for unknown words in the prompt, one that leaves no room, or more room than the model has.
+    seed: below a million. Document i is drawn by a generator of its own, begun with seed + i * 1,000,000: no two seeds
+    share a document, and the first of many are those of few. longest: tokens, the line's end in front among them, after
+    which one is broken off; the model's context if None. rules: as in `shared.generation`; none is drawing at
+    temperature 1. Raises ValueError for unknown words in the prompt, one that leaves no room, or more room than the
+    model has.
     """
     longest = model.context if longest is None else longest
     ids = [ID[END], *encode(prompt)]
@@ -101,22 +99,11 @@ def tell(
         raise ValueError(f"the prompt has {len(ids)} tokens, with the line's end before it: expected under {longest}")
     if longest > model.context:
         raise ValueError(f"longest is {longest}: the model's context is {model.context}")
-    device = next(model.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
-    rows, told, open_rows = torch.tensor([ids] * n, device=device), [None] * n, torch.arange(n)
-    while len(rows) and rows.shape[1] < longest:
-        logits = model(rows)[:, -1]
-        for rule in rules:
-            logits = rule(logits)
-        following = torch.multinomial(logits.softmax(-1).cpu(), 1, generator=generator)
-        rows = torch.cat([rows, following.to(device)], dim=1)
-        ended = following[:, 0] == ID[END]
-        for i, row in zip(open_rows[ended], rows[ended.to(device)], strict=True):
-            told[i] = row
-        rows, open_rows = rows[~ended.to(device)], open_rows[~ended]
-    for i, row in zip(open_rows, rows, strict=True):
-        told[i] = row
-    return [decode(row[1:].tolist()) for row in told]
+    seeds, told = [seed + i * 1_000_000 for i in range(n)], []
+    for some in (seeds[i : i + AT_ONCE] for i in range(0, n, AT_ONCE)):
+        prompts, how = [ids] * len(some), {"rules": rules, "stop": [ID[END]], "generators": seeded(some)}
+        told += generate(model, prompts, longest - len(ids), **how)
+    return [decode(ids[1:] + words) for words in told]
 
 
 def measure(model: TinyLM, n_rows: int, n_stories: int) -> dict[str, float]:

@@ -1,5 +1,0 @@
-"""python -m shared.world --report"""
-
-from shared.world.report import main
-
-main()
