@@ -18,14 +18,11 @@ Sources: Vaswani et al. 2017 (arXiv 1706.03762) for sinusoids; Su et al. 2021 (2
 import math
 from dataclasses import dataclass
 
-import rope_clinic
 import torch
 from torch.nn import functional as F
 
-from shared.tiny_lm import CausalAttention
+from shared.layers import CausalAttention
 
-CHECKS = rope_clinic.CHECKS  # what a right implementation must do
-FAULTS = rope_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
 BASE = 10_000.0
 
 

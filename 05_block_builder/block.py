@@ -18,15 +18,11 @@ import math
 from collections.abc import Callable
 from contextlib import ExitStack
 
-import block_clinic
 import torch
 from torch import nn
 from torch.nn import functional as F
 
 from shared.rotary import rotate
-
-CHECKS = block_clinic.CHECKS  # what a right implementation must do
-FAULTS = block_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
 
 
 class Attention(nn.Module):

@@ -6,8 +6,8 @@ Functions return their output and `back`, which takes the gradient of the output
     dx, dgain, dbias = back(dy)
 
 An activation returns its value and its slope. The modules below fill the slots of `shared.tiny_lm`; `rewire` gives a
-model norms in other places. Norms compute half precision (float16, bfloat16) in float32 and cast at the end;
-activations compute in the type of x.
+model that was made before norms in other places. Norms compute half precision (float16, bfloat16) in float32 and cast
+at the end; activations compute in the type of x.
 
 Sources: Ioffe & Szegedy 2015 (BatchNorm, arXiv 1502.03167), Ba et al. 2016 (LayerNorm, 1607.06450), Zhang & Sennrich
 2019 (RMSNorm, 1910.07467), Hendrycks & Gimpel 2016 (GELU, 1606.08415), Shazeer 2020 (SwiGLU, 2002.05202), Xiong et al.
@@ -17,14 +17,11 @@ Sources: Ioffe & Szegedy 2015 (BatchNorm, arXiv 1502.03167), Ba et al. 2016 (Lay
 import math
 from collections.abc import Callable
 
-import norms_clinic
 import torch
 from torch import nn
 
-from shared.tiny_lm import CausalAttention, TinyLM
-
-CHECKS = norms_clinic.CHECKS  # what a right implementation must do
-FAULTS = norms_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
+from shared.layers import CausalAttention
+from shared.tiny_lm import TinyLM
 
 # Norms. All three are one formula; they differ in which numbers are taken together, and whether their mean goes.
 
@@ -192,7 +189,7 @@ class DyT(nn.Module):
 class QKNormAttention(CausalAttention):
     """Attention whose queries and keys have a root mean square of 1 (there is no gain): no score exceeds sqrt(d)."""
 
-    def place(self, x: torch.Tensor) -> torch.Tensor:
+    def place(self, x: torch.Tensor, positions: torch.Tensor | None = None) -> torch.Tensor:
         return normalise(widened(x), (-1,), 1e-6, centre=False)[0].to(x.dtype)
 
 
@@ -220,15 +217,18 @@ class SwiGLU(nn.Module):
         return self.proj(swiglu(self.gate(x), self.up(x))[0])
 
 
-# Where the norms stand.
+# Where the norms stand: for the slot `block`. norm() makes one.
 
 
 class PreBlock(nn.Module):
     """x + f(norm(x)): the norm in the branch, the stream untouched. What `TinyLM` has."""
 
-    def __init__(self, attention: nn.Module, feed_forward: nn.Module, norms: list[nn.Module]):
+    n_norms, ends_in_norm = 2, False
+
+    def __init__(self, attention: nn.Module, feed_forward: nn.Module, norm: Callable[[], nn.Module]):
         super().__init__()
-        self.attention, self.feed_forward, self.norms = attention, feed_forward, nn.ModuleList(norms)
+        self.attention, self.feed_forward = attention, feed_forward
+        self.norms = nn.ModuleList(norm() for _ in range(self.n_norms))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.attention(self.norms[0](x))
@@ -238,38 +238,39 @@ class PreBlock(nn.Module):
 class PostBlock(PreBlock):
     """norm(x + f(x)): the norm on the stream, as in Vaswani et al. 2017."""
 
+    ends_in_norm = True  # so the model needs none after the last block
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.norms[0](x + self.attention(x))
         return self.norms[1](x + self.feed_forward(x))
 
 
 class SandwichBlock(PreBlock):
-    """x + norm(f(norm(x))): a norm before and after, both in the branch. It takes four norms."""
+    """x + norm(f(norm(x))): a norm before and after, both in the branch."""
+
+    n_norms = 4
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = x + self.norms[2](self.attention(self.norms[0](x)))
         return x + self.norms[3](self.feed_forward(self.norms[1](x)))
 
 
-PLACES = {"pre": (PreBlock, 2), "post": (PostBlock, 2), "sandwich": (SandwichBlock, 4)}  # and how many norms
+PLACES = {"pre": PreBlock, "post": PostBlock, "sandwich": SandwichBlock}
 
 
 def rewire(model: TinyLM, place: str, norm: Callable[[int], nn.Module] = LayerNorm) -> TinyLM:
     """The model with fresh norms where `place` says: "pre", "post" or "sandwich"; changed in place.
 
-    norm(d_model) makes the norms, which get the model's type and device; what the old ones had learnt is not kept. With
-    "post" the last block ends in a norm, so the model's own last norm is taken out. Raises ValueError for other places.
+    A new model gets the same by TinyLM(..., block=PLACES[place], norm=norm). The norms get the model's type and device;
+    what the old ones had learnt is not kept. Raises ValueError for other places.
     """
     if place not in PLACES:
         raise ValueError(f"place is {place!r}: expected one of {list(PLACES)}")
-    kind, n_norms = PLACES[place]
-    like = model.embedding.weight  # (vocabulary, C)
+    kind, like = PLACES[place], model.embedding.weight  # (vocabulary, C)
 
     def fresh():
         return norm(like.shape[1]).to(like)
 
-    model.blocks = nn.ModuleList(
-        kind(block.attention, block.feed_forward, [fresh() for _ in range(n_norms)]) for block in model.blocks
-    )
-    model.norm = nn.Identity() if place == "post" else fresh()
+    model.blocks = nn.ModuleList(kind(block.attention, block.feed_forward, fresh) for block in model.blocks)
+    model.norm = nn.Identity() if kind.ends_in_norm else fresh()
     return model

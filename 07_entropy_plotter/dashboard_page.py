@@ -38,7 +38,7 @@ from storyteller import (
     words_of,
 )
 
-from shared.checkpoint import load_story_lm, record
+from shared.story_model import load_story_lm, record
 from shared.tracking import track, wandb_mode
 from shared.world import BASE, END, VOCABULARY, decode, encode, judge, split
 

@@ -17,12 +17,9 @@ Leviathan et al. 2022 (speculative sampling, 2211.17192).
 
 import math
 from collections.abc import Callable, Sequence
+from functools import wraps
 
-import sampling_clinic
 import torch
-
-CHECKS = sampling_clinic.CHECKS  # what a right implementation must do
-FAULTS = sampling_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
 
 Rule = Callable[[torch.Tensor], torch.Tensor]
 
@@ -76,9 +73,26 @@ def typical(logits: torch.Tensor, mass: float) -> torch.Tensor:
     return keep(logits, unsorted(strange <= strange.gather(-1, last), order))
 
 
-def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
-    """Words that were seen get less likely: positive logits over the penalty, negative ones times it. seen: (B, n) ids.
+def _spares_padding(penalty):
+    """A penalty for which -1 in `seen` is no word. Raises ValueError for ids and batches that do not fit."""
 
+    @wraps(penalty)
+    def guarded(logits, seen, *args, **kwargs):
+        V = logits.shape[-1]
+        if seen.shape[:-1] != logits.shape[:-1] or (seen.numel() and not -1 <= seen.min() <= seen.max() < V):
+            shapes = f"logits {tuple(logits.shape)}, seen {tuple(seen.shape)}"
+            raise ValueError(f"{shapes}: expected a row for each row, of ids below {V}, or -1 for no word")
+        roomy = torch.cat([logits, logits[..., :1]], dim=-1)  # (B, V + 1): a last column for -1, taken off again
+        return penalty(roomy, seen.where(seen >= 0, V), *args, **kwargs)[..., :V]
+
+    return guarded
+
+
+@_spares_padding
+def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float) -> torch.Tensor:
+    """Words that were seen get less likely: positive logits over the penalty, negative ones times it.
+
+    seen: (B, n) ids, -1 for no word.
     It depends on where zero lies: adding a constant to all logits changes what it does. `presence_penalty` does not.
     """
     if not 1 <= penalty < math.inf:
@@ -87,16 +101,17 @@ def repetition_penalty(logits: torch.Tensor, seen: torch.Tensor, penalty: float)
     return logits.scatter(-1, seen, torch.where(old < 0, old * penalty, old / penalty))
 
 
+@_spares_padding
 def presence_penalty(logits: torch.Tensor, seen: torch.Tensor, amount: float) -> torch.Tensor:
-    """Words that were seen, once or often, lose `amount`. seen: (B, n) ids."""
+    """Words that were seen, once or often, lose `amount`. seen: (B, n) ids, -1 for no word."""
     if not 0 <= amount < math.inf:
         raise ValueError(f"amount is {amount}: expected 0 (nothing) or more")
     return logits.scatter(-1, seen, logits.gather(-1, seen) - amount)
 
 
 def keep(logits: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Logits with -inf where `kept` is False."""
-    return logits.masked_fill(~kept, -math.inf)
+    """Logits with -inf where `kept` is False; NaN stays, for whoever draws to see."""
+    return logits.masked_fill(~kept & ~logits.isnan(), -math.inf)
 
 
 def unsorted(sorted_values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
@@ -148,7 +163,11 @@ def generate(
     """n more tokens, one at a time, each through the chain of rules. tokens (B, T) -> (B, T + n).
 
     model: (B, T) ids to logits (B, T, V). A rule that wants to know what was seen is made for each step by the caller.
+    The whole text is read again at each step; `shared.generation` has the loop that is used elsewhere. Raises
+    ValueError for n below 0 and an empty prompt.
     """
+    if n < 0 or tokens.ndim != 2 or not tokens.shape[1]:
+        raise ValueError(f"n is {n}, tokens {tuple(tokens.shape)}: expected 0 or more, and (batch, 1 or more)")
     for _ in range(n):
         logits = through(chain, model(tokens)[:, -1])
         tokens = torch.cat([tokens, draw(logits, generator)[:, None]], dim=1)

@@ -16,6 +16,7 @@ from functools import partial
 import sampling
 import torch
 
+from shared.generation import Step, seeded, stream
 from shared.tiny_lm import TinyLM
 from shared.world import BASE, VOCABULARY, judge, offers
 from shared.world.choice import Choice
@@ -69,41 +70,29 @@ class Rules:
         return ", ".join(words) or "no rule"
 
 
-@torch.no_grad()
-def _next_words(model, rows, rules, generators) -> torch.Tensor:
-    """One more word for each row, (B,), each drawn by a generator of its own."""
-    logits = rules(model(rows)[:, -1], rows[:, 1:])  # the line's end in front was not said
-    return torch.cat([sampling.draw(row[None], generator) for row, generator in zip(logits, generators, strict=True)])
+def _stream(model, beginning, rules, seeds, most) -> Iterator[Step]:
+    """The words after a beginning, told once for each seed."""
+    prompts = [[ID[END], *beginning]] * len(seeds)
+    rule = lambda logits, said: rules(logits, said[:, 1:])  # noqa: E731 (the line's end in front was not said)
+    most = min(most, room(model, beginning))
+    return stream(model, prompts, most, rules=[rule], stop=[ID[END]], generators=seeded(seeds))
 
 
 def tell(model: TinyLM, beginning: Sequence[int], rules: Rules, seed: int, most: int) -> Iterator[int]:
     """The words after a beginning, one by one, up to the line's end, `most` words, or the model's context."""
-    row, generator = torch.tensor([[ID[END], *beginning]]), torch.Generator().manual_seed(seed)
-    for _ in range(min(most, room(model, beginning))):
-        word = _next_words(model, row, rules, [generator])
-        row = torch.cat([row, word[None]], dim=1)
-        yield word.item()
-        if word.item() == ID[END]:
-            return
+    for step in _stream(model, beginning, rules, [seed], most):
+        yield step.tokens.item()
 
 
 def tell_many(
     model: TinyLM, beginning: Sequence[int], rules: Rules, seed: int, most: int, n: int, report: Callable[[float], None]
 ) -> list[list[int]]:
     """n whole texts, as `tell` gives with seeds seed, seed + 1, ...; report: called with the share that is done."""
-    rows = torch.tensor([[ID[END], *beginning]] * n)
-    generators = [torch.Generator().manual_seed(seed + i) for i in range(n)]
-    told, still = [[]] * n, list(range(n))
-    steps = min(most, room(model, beginning))
-    for step in range(steps):
-        rows = torch.cat([rows, _next_words(model, rows, rules, [generators[i] for i in still])[:, None]], dim=1)
-        ended = (rows[:, -1] == ID[END]) | (step == steps - 1)
-        for row, i in zip(rows[ended], [i for i, over in zip(still, ended, strict=True) if over], strict=True):
-            told[i] = row[1:].tolist()
-        rows, still = rows[~ended], [i for i, over in zip(still, ended, strict=True) if not over]
-        report(max((step + 1) / steps, 1 - len(still) / n))
-        if not still:
-            break
+    told, steps = [list(beginning) for _ in range(n)], min(most, room(model, beginning))
+    for done, step in enumerate(_stream(model, beginning, rules, range(seed, seed + n), most), 1):
+        for row, word in zip(step.rows, step.tokens.tolist(), strict=True):
+            told[row].append(word)
+        report(max(done / steps, 1 - sum(words[-1] != ID[END] for words in told) / n))
     return told
 
 

@@ -89,8 +89,8 @@ def batches(
 
 def _losses(logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     """Mean cross entropy of each model: logits (models, batch, time, vocabulary), y (models, batch, time)."""
-    each = F.cross_entropy(logits.flatten(0, 2), y.flatten(), reduction="none")
-    return each.view(len(y), -1).mean(dim=1)
+    each = F.cross_entropy(logits.flatten(0, 2), y.flatten(), reduction="none")  # 0 where y is -100
+    return each.view(len(y), -1).sum(dim=1) / (y != -100).flatten(1).sum(dim=1)
 
 
 def _clipped(gradients: Sequence[torch.Tensor], most: float) -> list[torch.Tensor]:

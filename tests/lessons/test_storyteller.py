@@ -8,7 +8,7 @@ import dashboard_figures as figures
 import pytest
 import sampling
 import torch
-from dashboard_address import KNOBS, MOST, SEEDS, from_query, nearest, to_query, whole_number
+from dashboard_address import KNOBS, MOST, SEEDS, from_query, to_query, whole_number
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import binomtest
@@ -31,13 +31,14 @@ from storyteller import (
     words_of,
 )
 
-from shared.checkpoint import load_story_lm
-from shared.checkpoint import tell as tell_plainly
+from shared.story_model import load_story_lm
+from shared.story_model import tell as tell_plainly
 from shared.world import BASE, VOCABULARY, decode, encode, next_token_distribution, stories
 from shared.world.words import END, ID
 
 MODEL = load_story_lm()
 ONCE = encode("Once")
+LATE = decode(encode(stories(1, 7, BASE)[0].text)[:-40])  # a story that is soon at its end
 ALL = Rules(T=0.8, k=20, p=0.9, min_p=0.05, typical=0.95, repetition=1.1, presence=0.3)
 settings_of_rules = st.builds(Rules, **{knob.name: st.sampled_from(knob.options) for knob in KNOBS})
 
@@ -56,20 +57,6 @@ def some_logits(n=1, seed=0):
 # ---- rules
 
 
-def test_rules_that_are_off_do_nothing():
-    logits = some_logits()
-    assert Rules().chain(torch.tensor([[1, 2]])) == []
-    assert torch.equal(Rules()(logits, torch.tensor([[1, 2]])), logits)
-
-
-def test_the_order_of_rules():
-    """Penalties first; heat before the cuts, or after them."""
-    names = [name for name, _ in ALL.chain(torch.tensor([[1]]))]
-    assert names == ["repetition", "presence", "temperature", "top-k", "top-p", "min-p", "typical"]
-    names = [name for name, _ in Rules(T=2, p=0.9, cut_first=True).chain(torch.tensor([[1]]))]
-    assert names == ["top-p", "temperature"]
-
-
 def test_rules_are_the_lessons_functions():
     logits, seen = some_logits(2), torch.tensor([[5, 6], [7, 7]])
     wanted = sampling.presence_penalty(sampling.repetition_penalty(logits, seen, 1.1), seen, 0.3)
@@ -79,7 +66,7 @@ def test_rules_are_the_lessons_functions():
     assert torch.equal(Rules(T=2, p=0.9, cut_first=True)(logits, seen), hot)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(settings_of_rules, st.integers(0, 9999))
 def test_every_setting_leaves_a_word(rules, seed):
     """Whatever the sliders say, there is something to draw, also where nothing was said before."""
@@ -88,32 +75,18 @@ def test_every_setting_leaves_a_word(rules, seed):
         assert 0 <= word.item() < len(VOCABULARY)
 
 
-def test_rules_have_a_name():
-    assert str(Rules()) == "no rule"
-    assert str(Rules(T=0.8, p=0.9, cut_first=True)) == "T 0.8, top-p 0.9, cut first"
-
-
 # ---- telling
 
 
-def test_a_seed_tells_the_same_story_and_another_one_another():
-    assert told(seed=3) == told(seed=3)
-    assert told(seed=3).words != told(seed=4).words
-
-
 def test_without_rules_it_tells_what_the_model_tells():
-    """The loop of `shared.checkpoint`, one story, gives the same words for the same seed."""
-    assert told(seed=5).text == tell_plainly(MODEL, "Once", 1, seed=5)[0]
-
-
-def test_greedy_takes_the_best_word_each_time():
-    story = told(Rules(T=0))
-    best = model_logits(MODEL, story.words).argmax(-1)
-    assert story.words[1:] == tuple(best[1 : len(story.words)].tolist())
+    """The loop of `shared.story_model`, one story, gives the same words for the same seed: a beginning, and an end."""
+    for prompt, most in (("", 30), ("Once", 30), (LATE, 60)):
+        longest = 1 + len(encode(prompt)) + most
+        assert told(seed=5, prompt=prompt, most=most).text == tell_plainly(MODEL, prompt, 1, seed=5, longest=longest)[0]
 
 
 def test_a_story_ends_with_its_line_or_with_the_room():
-    assert told().words[-1] == ID[END]
+    assert told(prompt=LATE).words[-1] == ID[END]
     assert len(told(most=7).words) == 8
     assert list(tell(MODEL, ONCE, Rules(), 0, 0)) == []
     long = encode("was " * 189)
@@ -121,13 +94,12 @@ def test_a_story_ends_with_its_line_or_with_the_room():
     assert len(list(tell(MODEL, long, Rules(T=0), 0, 50))) <= 2
 
 
-@pytest.mark.parametrize("rules", [Rules(), ALL])
-@pytest.mark.parametrize("most", [190, 30])
-def test_many_at_once_are_each_as_if_alone(rules, most):
-    """Short ones and long ones, those that end and those that are cut off."""
-    shares = []
-    many = tell_many(MODEL, ONCE, rules, 4, most, 5, shares.append)
-    assert [tuple(words) for words in many] == [told(rules, seed, most=most).words for seed in range(4, 9)]
+def test_many_at_once_are_each_as_if_alone():
+    """Those that end and those that are cut off."""
+    shares, alone = [], [told(ALL, seed, LATE, most=38).words for seed in range(4)]
+    assert {words[-1] == ID[END] for words in alone} == {True, False}
+    many = tell_many(MODEL, encode(LATE), ALL, 0, 38, 4, shares.append)
+    assert [tuple(words) for words in many] == alone
     assert shares == sorted(shares) and shares[-1] == 1
 
 
@@ -174,23 +146,22 @@ def test_the_truth_goes_as_far_as_the_world_could_have_written():
 
 
 def test_pieces_of_a_text_make_the_text():
-    for text in (told().text, told(prompt="Write a sad story about Tom.").text, "Ann has 17 + 5 = 22.\n"):
+    for text in (LATE, "Write a sad story about Tom. \n", "Ann has 17 + 5 = 22.\n"):
         pieces = words_of(encode(text))
-        assert "".join(pieces) == text and len(pieces) == len(encode(text))
+        assert "".join(pieces) == decode(encode(text)) and len(pieces) == len(encode(text))
 
 
 def test_the_table():
     """The surprisals are the model's; nothing was drawn that the rules had cut."""
-    story = told(ALL, seed=2, prompt="Once Tom")
+    story, given = told(ALL, seed=2, prompt=LATE), len(encode(LATE))
     rows = table(MODEL, story)
     log_p = model_logits(MODEL, story.words).log_softmax(-1)
     wanted = [-log_p[at, word].item() for at, word in enumerate(story.words)]
     assert [row["surprisal"] for row in rows] == pytest.approx(wanted, abs=1e-4)  # log of a float32 probability
-    assert [row["drawn"] for row in rows[:3]] == [False, False, True]
-    assert all(row["p_after"] > 0 for row in rows[2:]) and rows[0]["p_after"] is None
+    assert [row["drawn"] for row in rows] == [False] * given + [True] * (len(rows) - given)
+    assert all(row["p_after"] > 0 for row in rows[given:]) and rows[0]["p_after"] is None
     assert {row["words_left"] for row in rows} <= set(range(1, 21))
     assert rows[-1]["word"] == "\\n"
-    assert all(row["entropy_after"] <= row["entropy_model"] + 1e-6 for row in table(MODEL, told(Rules(k=1))))
 
 
 def test_the_table_stops_knowing_the_truth_where_the_story_breaks():
@@ -201,7 +172,8 @@ def test_the_table_stops_knowing_the_truth_where_the_story_breaks():
 
 def test_the_record_tells_it_again():
     """All that is needed is in the file, and the judge's verdict."""
-    story = told(ALL, seed=9)
+    story = told(ALL, seed=9, prompt=LATE)
+    assert story.words != told(ALL, seed=8, prompt=LATE).words
     record = json.loads(json.dumps(as_record(story, table(MODEL, story), "abc")))
     again = told(Rules(**record["rules"]), record["seed"], record["prompt"], record["most"])
     assert again == story and record["text"] == story.text and len(record["words"]) == len(story.words)
@@ -217,14 +189,13 @@ def test_unknown_words_are_named_with_near_ones():
     near, more = unknown_words("once Tomm teh was")
     assert near[:2] == [Unknown("once", ("Once", "one", "uncle")), Unknown("Tomm", ("Tom", "Tomas", "to"))] and not more
     assert {"the", "The"} <= set(near[2].near)
-    assert unknown_words("Once Tom") == ([], 0) == unknown_words("")
     assert [unknown.word for unknown in unknown_words("Once xqzv Tom xqzw xqzv")[0]] == ["xqzv", "xqzw"]
     first, more = unknown_words(" ".join(f"q{'x' * i}" for i in range(1, 50)))
     assert len(first) == 5 and more == 44
     assert unknown_words("z" * 100_000) == ([Unknown("z" * 100_000, ())], 0)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.text())
 def test_any_text_is_a_prompt_or_has_unknown_words(text):
     """In one line, and either encoded or explained."""
@@ -237,7 +208,7 @@ def test_any_text_is_a_prompt_or_has_unknown_words(text):
 # ---- the address
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(settings_of_rules)
 def test_an_address_carries_the_rules(rules):
     assert from_query(to_query(rules)) == (rules, [])
@@ -247,7 +218,7 @@ def test_an_address_carries_the_rules(rules):
 
 @pytest.mark.parametrize(
     ("given", "used"),
-    [("abc", 1), ("nan", 1), ("inf", 1), ("-5", 0), ("99", 3), ("0.83", 0.85), ("", 1), ("١", 1), ("1e400", 1)],
+    [("abc", 1), ("nan", 1), ("-5", 0), ("99", 3), ("0.83", 0.85), ("", 1), ("١", 1), ("1e400", 1)],
 )
 def test_an_address_that_asks_for_nonsense_is_answered(given, used):
     """The nearest stop of the slider, or the default, and it is said."""
@@ -255,18 +226,13 @@ def test_an_address_that_asks_for_nonsense_is_answered(given, used):
     assert used == rules.T and len(remarks) == 1 and repr(given[:20]) in remarks[0]
 
 
-def test_nearest():
-    assert nearest("7", [1, 5, 10]) == 5 and nearest("x", [1]) is None
-
-
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(st.text() | st.integers().map(str))
 def test_a_whole_number_is_within_its_bounds(text):
     for bounds in (SEEDS, MOST):
         number, remarks = whole_number({"n": text}, "n", bounds, bounds[1])
         assert bounds[0] <= number <= bounds[1] and bool(remarks) == (str(number) != text)
     assert whole_number({}, "n", SEEDS, 7) == (7, []) and whole_number({"n": "12"}, "n", SEEDS, 7) == (12, [])
-    assert whole_number({"n": "--5"}, "n", SEEDS, 7) == (7, ["n in the address is '--5': 7 is used instead."])
 
 
 def test_each_rule_has_a_slider_that_can_stand_at_its_default():
@@ -278,32 +244,23 @@ def test_each_rule_has_a_slider_that_can_stand_at_its_default():
 # ---- pictures
 
 
-def test_the_picture_of_the_next_word():
-    """A bar a word, before and after and in truth; what was cut says so; the told word is marked, also a rare one."""
-    text = encode("Once")
-    logits, rare = model_logits(MODEL, text)[-1], ID["Tom"]
-    here = place(logits, text, Rules(k=3), true_offers(text)[-1])
-    figure, sentence = figures.next_word(here, rare)
+def test_the_pictures_of_a_place():
+    """A bar a word, before and after and in truth; what was cut says so; the told word is marked, also a rare one. The
+    entropy now stands at the temperature that is set."""
+    logits = model_logits(MODEL, ONCE)[-1]
+    here = place(logits, ONCE, Rules(k=3), true_offers(ONCE)[-1])
+    figure, sentence = figures.next_word(here, ID["Tom"])
     model, after, true = figure.data
-    assert (model.name, after.name, true.name) == ("model", "after the rules", "true")
     assert model.y[-1] == "Tom ◀ told" and after.text[-1] == "cut by top-k"
-    assert after.x[0] == pytest.approx(here.after.max().item())
+    assert after.x[0] == pytest.approx(here.after.max().item()) and max(true.x) == pytest.approx(here.true.max().item())
     assert "Cut: 1023 of 1026 words" in sentence
-    assert len(figures.next_word(place(logits, text, Rules()), None)[0].data) == 2
-
-
-def test_the_picture_of_entropy():
-    text = encode("Once")
-    logits = model_logits(MODEL, text)[-1]
-    here = place(logits, text, Rules(T=2), true_offers(text)[-1])
-    figure, sentence = figures.entropy_over_heat([1, 2], [1.0, 2.0], [0.5, 0.7], 2, here)
-    assert [trace.name for trace in figure.data] == ["temperature alone", "with all your rules", "now"]
-    assert figure.data[-1].x == (2,) and figure.data[-1].y[0] == pytest.approx(entropy(here.after))
-    assert sentence.startswith(f"Entropy now {entropy(here.after):.2f} nats at T = 2")
+    assert len(figures.next_word(place(logits, ONCE, Rules()), None)[0].data) == 2
+    now = figures.entropy_over_heat([1, 2], [1.0, 2.0], [0.5, 0.7], 2, here)[0].data[-1]
+    assert now.x == (2,) and now.y[0] == pytest.approx(entropy(here.after))
 
 
 def test_the_picture_along_a_story():
-    rows = table(MODEL, told(seed=1))
+    rows = table(MODEL, Told("Once", Rules(), 0, 9, tuple(encode(LATE))))
     figure, sentence = figures.along(rows, 3)
     assert list(figure.data[-1].y) == [row["surprisal"] for row in rows]
     assert max(rows, key=lambda row: row["surprisal"])["word"] in sentence
@@ -311,11 +268,11 @@ def test_the_picture_along_a_story():
 
 def test_the_frontier():
     tried = [{"name": "the world", "accepted": 32, "of": 32, "words": 9}]
-    figure, sentence = figures.frontier([*tried, {"name": "1: T 2", "accepted": 8, "of": 32, "words": 7}])
-    assert [trace.y[0] for trace in figure.data] == [1, 0.25] and "1: T 2: 8 of 32" in sentence
+    figure, _ = figures.frontier([*tried, {"name": "1: T 2", "accepted": 8, "of": 32, "words": 7}])
+    assert [trace.y[0] for trace in figure.data] == [1, 0.25]
 
 
-@pytest.mark.parametrize(("hits", "n"), [(0, 32), (32, 32), (7, 32), (1, 2)])
+@pytest.mark.parametrize(("hits", "n"), [(0, 32), (32, 32), (7, 32)])
 def test_wilsons_interval(hits, n):
     """SciPy's, whose z is exact where ours is 1.96: 4e-5 of itself."""
     low, high = binomtest(hits, n).proportion_ci(method="wilson")
