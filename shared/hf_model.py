@@ -1,0 +1,50 @@
+"""Other people's models in the house's own decoder.
+
+model = load_model("path/to/model.gguf")          # or a folder: see shared.hf
+logits = model(tokens)
+"""
+
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from shared.hf import Settings, read_model
+from shared.layers import CausalAttention, FeedForward, LearnedPositions, SwiGLU
+from shared.rotary import RotaryAttention, no_positions
+from shared.tiny_lm import TinyLM
+
+
+def load_model(path: str | Path) -> TinyLM:
+    """A GPT-2 or Llama in eval mode, float32, on the CPU. Its weights are the tensors that were read, not copies.
+
+    Raises ValueError for what `read_model` refuses, and for widths that `TinyLM`'s parts do not have.
+    """
+    settings, tensors = read_model(path)
+    parts = slots(settings)
+    sizes = (settings.vocab_size, settings.context, settings.d_model, settings.n_layers, settings.n_heads)
+    with torch.device("meta"):  # the first weights are not drawn, for all are replaced
+        model = TinyLM(*sizes, tied=settings.tied, **parts)
+    model.load_state_dict(tensors, assign=True)
+    return model.eval()
+
+
+def slots(settings: Settings) -> dict:
+    """What stands in the decoder's slots. Raises ValueError for widths that no part has."""
+    width, hidden, base = settings.d_model, settings.d_hidden, settings.rotary_base
+    if settings.n_heads * settings.d_head != width:
+        raise ValueError(f"{settings.n_heads} heads {settings.d_head} wide in a model {width} wide: expected {width}")
+    if not settings.gated and hidden != 4 * width:
+        raise ValueError(f"a feed-forward {hidden} wide in a model {width} wide: expected {4 * width}")
+    attention = CausalAttention if base is None else partial(RotaryAttention, rotary_base=base)
+    if settings.gated:
+        feed_forward = partial(SwiGLU, d_hidden=hidden, bias=settings.feed_forward_bias)
+    else:
+        feed_forward = partial(FeedForward, approximate={"gelu": "none", "gelu_tanh": "tanh"}[settings.activation])
+    return {
+        "attention": partial(attention, n_kv_heads=settings.n_kv_heads, bias=settings.attention_bias),
+        "feed_forward": feed_forward,
+        "norm": partial(nn.RMSNorm if settings.norm == "rms" else nn.LayerNorm, eps=settings.norm_eps),
+        "positions": LearnedPositions if base is None else no_positions,
+    }
