@@ -1,13 +1,14 @@
 """Loss beyond the trained length, by kind of positions and length of training: python length_sweep.py
 
 Writes results/lengths.json, which the notebook shows; about half an hour on one core. The notebook itself trains the
-shortest of the runs again, with the functions here. --quick tries the whole path in seconds and writes nothing.
+shortest of the runs again, with the functions here. --workers 2 uses two cores, --quick tries the whole path in seconds
+and writes nothing.
 """
 
 import copy
 import math
-from functools import partial
-from pathlib import Path
+import sys
+from functools import cache, partial
 
 import numpy as np
 import rope
@@ -16,12 +17,12 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared.corpus import Corpus, python_docs
-from shared.results import sweep_command
+from shared.layers import CausalAttention, LearnedPositions
 from shared.rotary import no_positions
-from shared.tiny_lm import CausalAttention, LearnedPositions, TinyLM
-from shared.training import fit, progress, seeds
+from shared.sweeps import Sweep, main
+from shared.tiny_lm import TinyLM
+from shared.training import fit
 
-RESULTS = Path(__file__).parent / "results" / "lengths.json"
 STEPS, N_SEEDS = [400, 2000, 8000], 3
 TRAINED, LENGTHS, JUDGED = 64, [64, 128, 256, 512, 1024], 32
 WIDTH, LAYERS, HEADS, BATCH, RATE = 48, 2, 3, 8, 1e-2
@@ -122,33 +123,34 @@ def last_bytes(model, x, y):
     return np.array(losses)
 
 
-def sweep(all_steps, n_seeds, pieces):
-    """[{arm, steps, seed, losses}, ...]: nats a byte at each length."""
+@cache
+def text(pieces):
+    """The corpus, and pieces of its held-out part to judge by."""
     corpus = Corpus(python_docs())
-    windows = corpus.held_out_windows(LENGTHS[-1], most=pieces)
-    rows = []
-    for steps, arm, seed in progress(
-        [(steps, arm, seed) for steps in all_steps for arm in ARMS for seed in seeds(n_seeds)], "training"
-    ):
-        model = train_arm(arm, seed, steps, corpus)
-        found = {arm: last_bytes(model, *windows)}
-        if arm == "RoPE":
-            found |= {name: last_bytes(changed(model, change), *windows) for name, change in CHANGES.items()}
-        for name, losses in found.items():
-            rows.append({"arm": name, "steps": steps, "seed": seed, "losses": losses.round(4).tolist()})
-    return rows
+    return corpus, corpus.held_out_windows(LENGTHS[-1], most=pieces)
 
 
-def main():
-    sweep_command(
-        __doc__,
-        RESULTS,
-        whole=lambda: sweep(STEPS, N_SEEDS, 64),
-        quick=lambda: sweep([2], 1, 2),
-        trained=TRAINED,
-        lengths=LENGTHS,
-    )
+def run(job):
+    """{arm, steps, seed} -> {losses}: nats a byte at each length, for the arm and for each change to RoPE."""
+    corpus, windows = text(job.get("pieces", 64))
+    model = train_arm(job["arm"], job["seed"], job["steps"], corpus)
+    models = {job["arm"]: model}
+    if job["arm"] == "RoPE":
+        models |= {name: changed(model, change) for name, change in CHANGES.items()}
+    return {"losses": {name: last_bytes(model, *windows).round(4).tolist() for name, model in models.items()}}
 
+
+SWEEP = Sweep(
+    __file__,
+    "lengths",
+    run,
+    jobs=[{"arm": arm, "steps": steps, "seed": seed} for steps in STEPS for arm in ARMS for seed in range(N_SEEDS)],
+    quick=[{"arm": arm, "steps": 2, "seed": 0, "pieces": 2} for arm in ARMS],
+    cost=lambda job: job["steps"],
+    comparable=lambda job: job["steps"] == STEPS[0],  # in longer runs another processor's rounding moves losses by 0.09
+    tolerance={"losses": 0.02},
+    settings={"trained": TRAINED, "lengths": LENGTHS},
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(SWEEP))

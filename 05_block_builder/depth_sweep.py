@@ -1,11 +1,12 @@
 """Five arms with and without skips, four depths, seven learning rates, three seeds: python depth_sweep.py
 
-Writes results/depth.json, which the notebook shows; took 17 minutes on two threads. The notebook itself trains two of
-the depths again, each arm at its best rate. --quick tries the whole path in seconds and writes nothing.
+Writes results/depth.json, which the notebook shows; about half an hour on one core. The notebook itself trains two of
+the depths again, each arm at its best rate. --workers 2 uses two cores, --quick tries the whole path in seconds and
+writes nothing.
 """
 
-from functools import partial
-from pathlib import Path
+import sys
+from functools import cache, partial
 
 import block
 import torch
@@ -13,11 +14,10 @@ from torch import nn
 
 from shared.corpus import Corpus, python_docs
 from shared.ensemble import batches, fit_many
-from shared.results import sweep_command
 from shared.rotary import no_positions
-from shared.training import evaluate, initialise_by_fan_in, seeds
+from shared.sweeps import Sweep, main
+from shared.training import evaluate, fit, initialise_by_fan_in
 
-RESULTS = Path(__file__).parent / "results" / "depth.json"
 DEPTHS, RATES, N_SEEDS, STEPS = [2, 6, 12, 24], [5e-4, 1e-3, 2e-3, 4e-3, 8e-3, 16e-3, 32e-3], 3, 200
 WIDTH, HEADS, CONTEXT, BATCH = 32, 4, 32, 8
 SKIPS = {"skip": 1.0, "half a skip": 0.5, "no skip": 0.0, "no skip, signal kept": 0.0, "skip, no feed-forward": 1.0}
@@ -93,29 +93,38 @@ def train(runs, n_layers, corpus, steps=STEPS):
 SHAPES = [["skip", "half a skip", "no skip"], ["no skip, signal kept"], ["skip, no feed-forward"]]  # stacked together
 
 
-def sweep(depths, rates, n_seeds, steps):
-    """[{layers, arm, rate, seed, loss}, ...]: held-out nats a byte, NaN where it diverged."""
+@cache
+def text():
+    """The corpus, and held-out windows to judge by."""
     corpus = Corpus(python_docs())
-    windows = corpus.held_out_windows(CONTEXT, most=128)
-    rows = []
-    for n_layers in depths:
-        for arms in SHAPES:
-            runs = [(arm, rate, seed) for arm in arms for rate in rates for seed in seeds(n_seeds)]
-            for (arm, rate, seed), model in zip(runs, train(runs, n_layers, corpus, steps), strict=True):
-                loss = round(evaluate(model, *windows).nats, 4)
-                rows.append({"layers": n_layers, "arm": arm, "rate": rate, "seed": seed, "loss": loss})
-    return rows
+    return corpus, corpus.held_out_windows(CONTEXT, most=128)
 
 
-def main():
-    sweep_command(
-        __doc__,
-        RESULTS,
-        whole=lambda: sweep(DEPTHS, RATES, N_SEEDS, STEPS),
-        quick=lambda: sweep([2, 3], RATES[:1], 2, 3),
-        steps=STEPS,
-    )
+def run(job):
+    """{layers, arm, rate, seed, steps} -> {loss}: held-out nats a byte, None where it diverged."""
+    corpus, windows = text()
+    model, generator = new_model(job["arm"], job["layers"], job["seed"]), torch.Generator().manual_seed(job["seed"])
+    history = fit(model, lambda: corpus.batch(BATCH, CONTEXT, generator), job["steps"], job["rate"], label=None)
+    return {"loss": None if history.stopped else round(evaluate(model, *windows).nats, 4)}
 
+
+SWEEP = Sweep(
+    __file__,
+    "depth",
+    run,
+    jobs=[
+        {"layers": n_layers, "arm": arm, "rate": rate, "seed": seed, "steps": STEPS}
+        for n_layers in DEPTHS
+        for arm in SKIPS
+        for rate in RATES
+        for seed in range(N_SEEDS)
+    ],
+    quick=[{"layers": n, "arm": arm, "rate": RATES[0], "seed": 0, "steps": 3} for n in (2, 3) for arm in SKIPS],
+    cost=lambda job: job["layers"] * job["steps"],
+    # at higher rates another processor's rounding moves losses by 0.04
+    comparable=lambda job: job["layers"] <= 12 and job["rate"] <= 2e-3,
+    tolerance={"loss": 0.005},
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(SWEEP))

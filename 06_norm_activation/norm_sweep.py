@@ -1,23 +1,23 @@
 """Where the norm stands, how large the branches start, depth, warm-up, learning rate, seeds: python norm_sweep.py
 
-Writes results/places.json, which the notebook shows; about a quarter of an hour on one core. The notebook itself
-trains two of the deepest arms again. --quick tries the whole path in seconds and writes nothing.
+Writes results/places.json, which the notebook shows; about twenty minutes on one core. The notebook itself trains two
+of the deepest arms again. --workers 2 uses two cores, --quick tries the whole path in seconds and writes nothing.
 """
 
 import math
-from pathlib import Path
+import sys
+from functools import cache
 
 import norms
 import torch
 
 from shared.corpus import Corpus, python_docs
 from shared.ensemble import batches, fit_many
-from shared.results import sweep_command
 from shared.rotary import RotaryAttention, no_positions
+from shared.sweeps import Sweep, main
 from shared.tiny_lm import TinyLM
-from shared.training import evaluate, initialise_by_fan_in, seeds
+from shared.training import evaluate, fit, initialise_by_fan_in
 
-RESULTS = Path(__file__).parent / "results" / "places.json"
 DEPTHS, RATES, WARMUPS, N_SEEDS, STEPS = [2, 6, 12], [1e-3, 2e-3, 4e-3, 8e-3, 16e-3], [1, 50], 3, 200
 WIDTH, HEADS, CONTEXT, BATCH = 32, 4, 32, 8
 TARGET = 2.8  # nats a byte: "steps to a target loss" counts up to here, over a mean of ten steps
@@ -34,10 +34,11 @@ def new_model(arm, n_layers, seed, **slots):
     """A model of bytes, ready to train. slots: as `TinyLM` takes them."""
     torch.manual_seed(seed)
     place, small = ARMS[arm]
-    slots = {"attention": RotaryAttention, "positions": no_positions, "norm": norms.LayerNorm} | slots
+    rotary = {"attention": RotaryAttention, "positions": no_positions}
+    slots = rotary | {"norm": norms.LayerNorm, "block": norms.PLACES[place]} | slots
     model = TinyLM(256, CONTEXT, WIDTH, n_layers, HEADS, **slots)
     initialise_by_fan_in(model, small)
-    return norms.rewire(model, place, slots["norm"])
+    return model
 
 
 def train(models, which_seed, rates, warmups, corpus, steps=STEPS, batch_size=BATCH):
@@ -57,37 +58,54 @@ def steps_to(losses, target=TARGET, window=10):
     return torch.where(reached.any(dim=1), first, torch.nan).tolist()
 
 
-def sweep(depths, rates, warmups, n_seeds, steps):
-    """[{arm, layers, warmup, rate, seed, loss, steps_to}, ...]: held-out nats a byte, None where it diverged."""
+@cache
+def text():
+    """The corpus, and held-out windows to judge by."""
     corpus = Corpus(python_docs())
-    windows = corpus.held_out_windows(CONTEXT, most=128)
-    rows = []
-    for n_layers in depths:
-        for arm in ARMS:
-            grid = [(rate, warmup, seed) for rate in rates for warmup in warmups for seed in seeds(n_seeds)]
-            models = [new_model(arm, n_layers, seed) for _, _, seed in grid]
-            losses = train(models, [g[2] for g in grid], [g[0] for g in grid], [g[1] for g in grid], corpus, steps)
-            needed = steps_to(losses, window=min(10, steps))
-            for (rate, warmup, seed), model, steps_needed in zip(grid, models, needed, strict=True):
-                loss = evaluate(model, *windows).nats
-                rows.append(
-                    {"arm": arm, "layers": n_layers, "warmup": warmup, "rate": rate, "seed": seed}
-                    | {"loss": round(loss, 4) if math.isfinite(loss) else None}
-                    | {"steps_to": int(steps_needed) if math.isfinite(steps_needed) else None}
-                )
-    return rows
+    return corpus, corpus.held_out_windows(CONTEXT, most=128)
 
 
-def main():
-    sweep_command(
-        __doc__,
-        RESULTS,
-        whole=lambda: sweep(DEPTHS, RATES, WARMUPS, N_SEEDS, STEPS),
-        quick=lambda: sweep([2], RATES[:1], WARMUPS, 2, 3),
-        steps=STEPS,
-        target=TARGET,
+def run(job):
+    """{arm, layers, warmup, rate, seed, steps} -> {loss, steps_to}: held-out nats a byte, None where it diverged; the
+    steps to TARGET, None where it was not reached."""
+    corpus, windows = text()
+    model, generator = new_model(job["arm"], job["layers"], job["seed"]), torch.Generator().manual_seed(job["seed"])
+    history = fit(
+        model,
+        lambda: corpus.batch(BATCH, CONTEXT, generator),
+        job["steps"],
+        job["rate"],
+        warmup=job["warmup"],
+        label=None,
     )
+    (needed,) = steps_to(torch.tensor([history.loss]), window=min(10, len(history.loss)))
+    return {
+        "loss": None if history.stopped else round(evaluate(model, *windows).nats, 4),
+        "steps_to": None if math.isnan(needed) else int(needed),
+    }
 
+
+SWEEP = Sweep(
+    __file__,
+    "places",
+    run,
+    jobs=[
+        {"arm": arm, "layers": n_layers, "warmup": warmup, "rate": rate, "seed": seed, "steps": STEPS}
+        for n_layers in DEPTHS
+        for arm in ARMS
+        for rate in RATES
+        for warmup in WARMUPS
+        for seed in range(N_SEEDS)
+    ],
+    quick=[
+        {"arm": arm, "layers": 2, "warmup": warmup, "rate": RATES[0], "seed": 0, "steps": 3}
+        for arm in ARMS
+        for warmup in WARMUPS
+    ],
+    cost=lambda job: job["layers"] * job["steps"],
+    tolerance={"loss": 0.005, "steps_to": 2},
+    settings={"target": TARGET},
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(SWEEP))

@@ -2,24 +2,23 @@
 
 Writes results/frontier.json, which the notebook shows; about twelve minutes on one core. Quality is what the story
 world's judge says: the share of stories without a flaw, and of sentences that agree with what was told. Variety is the
-share of 4-grams that are different, over all stories of a run. --quick tries the whole path in seconds and writes
-nothing.
+share of 4-grams that are different, over all stories of a run. --workers 2 uses two cores, --quick tries the whole path
+in seconds and writes nothing.
 """
 
+import sys
 from collections.abc import Sequence
-from functools import partial
-from pathlib import Path
+from functools import cache, partial
 
 import sampling
 
-from shared.checkpoint import load_story_lm, tell
-from shared.results import sweep_command
-from shared.training import progress, seeds
+from shared.story_model import WEIGHTS, load_story_lm, tell
+from shared.sweeps import Sweep, main
 from shared.world import BASE, HELD_OUT, judge, stories
 from shared.world.words import encode
 
-RESULTS = Path(__file__).parent / "results" / "frontier.json"
 N_STORIES, N_SEEDS, LONGEST = 64, 3, 192
+WORLD = "the world's own"
 HEATS = (0.4, 0.6, 0.8, 1.0, 1.2, 1.4, 1.6)
 
 
@@ -38,6 +37,11 @@ CHAINS = {f"T {T:g}": heated(T) for T in HEATS} | {
     "T 1.6, then min-p 0.1": [*heated(1.6), partial(sampling.min_p, p=0.1)],
     "top-p 0.9, then T 1.6": [partial(sampling.top_p, p=0.9), *heated(1.6)],
 }
+
+
+def blind(chain):
+    """A chain of the lesson's rules as one rule of the shared loop, which would also say what was told."""
+    return lambda logits, said: sampling.through(chain, logits)
 
 
 def four_grams(text: str) -> list[tuple[int, ...]]:
@@ -70,25 +74,26 @@ def world_stories(n: int, seed: int) -> list[str]:
     return texts[:n]
 
 
-def sweep(chains: dict, n: int, n_seeds: int, longest: int) -> list[dict]:
-    """A row for each chain and seed, and for the world's own stories."""
-    model = load_story_lm()
-    rows = [{"chain": "the world's own", "seed": seed} | scores(world_stories(n, seed)) for seed in seeds(n_seeds)]
-    for name, seed in progress([(name, seed) for name in chains for seed in seeds(n_seeds)], "telling"):
-        rows.append({"chain": name, "seed": seed} | scores(tell(model, "Once", n, seed, longest, chains[name])))
-    return rows
+model = cache(load_story_lm)  # once in each process
 
 
-def main():
-    sweep_command(
-        __doc__,
-        RESULTS,
-        whole=lambda: sweep(CHAINS, N_STORIES, N_SEEDS, LONGEST),
-        quick=lambda: sweep({name: CHAINS[name] for name in ("T 1", "greedy")}, 3, 1, 24),
-        stories=N_STORIES,
-        longest=LONGEST,
-    )
+def run(job: dict) -> dict[str, float]:
+    """{chain, seed} -> `scores` of the stories that the chain tells, or of the world's own."""
+    n, longest = job.get("stories", N_STORIES), job.get("longest", LONGEST)
+    if job["chain"] == WORLD:
+        return scores(world_stories(n, job["seed"]))
+    return scores(tell(model(), "Once", n, job["seed"], longest, [blind(CHAINS[job["chain"]])]))
 
+
+SWEEP = Sweep(
+    __file__,
+    "frontier",
+    run,
+    jobs=[{"chain": chain, "seed": seed} for chain in (WORLD, *CHAINS) for seed in range(N_SEEDS)],
+    quick=[{"chain": chain, "seed": 0, "stories": 3, "longest": 24} for chain in (WORLD, "T 1", "greedy")],
+    settings={"stories": N_STORIES, "longest": LONGEST},
+    files=[WEIGHTS],
+)
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main(SWEEP))

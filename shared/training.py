@@ -10,7 +10,7 @@ for seed in seeds(3):
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -183,20 +183,25 @@ def evaluate(
 ) -> Evaluation:
     """The model's mean loss on windows x with next tokens y, both (windows, time). floor: the text's entropy.
 
-    Raises ValueError for fewer than two windows, which have no standard error.
+    Targets of -100 do not count, as in `next_token_loss`: the loss is the mean over all that do. Its standard error is
+    that of a ratio, the windows' losses to their counts (Cochran 1977, Sampling Techniques). Raises ValueError
+    for fewer than two windows with a target, which have no standard error.
     """
-    if len(x) < 2:
-        raise ValueError(f"{len(x)} windows: a standard error needs at least 2")
+    counts = (y != -100).sum(dim=1).cpu().double()
+    if (counts > 0).sum() < 2:
+        raise ValueError(f"{int((counts > 0).sum())} windows have a target: a standard error needs at least 2")
     device, was_training = next(model.parameters()).device, model.training
     model.eval()
-    rows = []
+    sums = []  # a window's loss, over all its targets
     for part_x, part_y in zip(x.split(batch_size), y.split(batch_size), strict=True):
         logits = model(part_x.to(device))
         losses = F.cross_entropy(logits.flatten(0, 1), part_y.to(device).flatten(), reduction="none")
-        rows.append(losses.view(part_y.shape).mean(dim=1))
+        sums.append(losses.view(part_y.shape).cpu().double().sum(dim=1))
     model.train(was_training)
-    means = torch.cat(rows).cpu().double()
-    return Evaluation(means.mean().item(), means.std().item() / math.sqrt(len(means)), floor)
+    sums, counts = torch.cat(sums)[counts > 0], counts[counts > 0]
+    nats = (sums.sum() / counts.sum()).item()
+    error = (sums - nats * counts).std(correction=1).item() / counts.mean().item() / math.sqrt(len(counts))
+    return Evaluation(nats, error, floor)
 
 
 def progress(items: Iterable, label: str | None) -> Iterator:
@@ -218,17 +223,3 @@ def progress(items: Iterable, label: str | None) -> Iterator:
     finally:  # also where the loop was left early
         if label:
             print(f"\r{label} {through}/{len(items)}" + " " * 16)
-
-
-def sweep(
-    train: Callable[[str, float, int], float], arms: Iterable[str], rates: Sequence[float], n_seeds: int
-) -> dict[str, torch.Tensor]:
-    """Every arm at every learning rate with every seed, so that each arm can be judged by its own best rate.
-
-    train(arm, rate, seed) returns a loss; not a number where it diverged. Returns a float64 tensor (seeds, rates) for
-    each arm. Progress is one line of text.
-    """
-    arms = list(arms)
-    grid = [(arm, rate, seed) for arm in arms for rate in rates for seed in seeds(n_seeds)]
-    losses = torch.tensor([train(*run) for run in progress(grid, "sweep")], dtype=torch.float64)
-    return dict(zip(arms, losses.view(len(arms), len(rates), n_seeds).mT, strict=True))
