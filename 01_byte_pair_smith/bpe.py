@@ -26,11 +26,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from operator import add, index
 
-import bpe_clinic
 import regex
-
-CHECKS = bpe_clinic.CHECKS  # what a right implementation must do
-FAULTS = bpe_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
 
 GPT2_PIECES = {  # what each alternative matches: the pattern; the first that fits is taken
     "'s, 't, 'll and their like": r"'(?:[sdmt]|ll|ve|re)",

@@ -18,13 +18,8 @@ SVD; Pennington et al. 2014 (EMNLP) for GloVe.
 import math
 from collections.abc import Callable, Sequence
 
-import skipgram_clinic
 import torch
 from torch.nn import functional as F
-
-CHECKS = skipgram_clinic.CHECKS  # what a right implementation must do
-FAULTS = skipgram_clinic.FAULTS  # one-line bugs for this file, with their answers: try the clinic first
-
 
 # From text to pairs
 

@@ -1,14 +1,10 @@
-"""The clinic of lesson 02: what a right `skipgram.py` must do, and bugs of one line that projects shipped.
-
-CHECKS take the module to be examined, so that the same questions can be put to a patient. FAULTS holds the answers to
-the exercises of the notebook's last room but one.
-"""
+"""The checks of lesson 02: what a right `skipgram.py` must do, and what a reader's exercises must do."""
 
 import math
 
 import torch
 
-from shared.clinic import Check, Fault, difference
+from shared.clinic import Check, difference
 
 
 def _draw(*shapes, seed=0):
@@ -32,7 +28,7 @@ def _check_pairs(m):
     found = sorted(zip(centres.tolist(), contexts.tolist(), strict=True))
     wanted = [(0, 1), (1, 0), (1, 2), (2, 1), (2, 3), (3, 2), (4, 5), (5, 4)]
     if found != wanted:
-        return f"0 1 2 3. 4 5. with a window of 1 gives {found}, expected {wanted}. Which neighbours are missing?"
+        return f"0 1 2 3. 4 5. with a window of 1 gives {found}, expected {wanted}"
     for window in (3, 8):
         near = m.pairs(SENTENCES, window, torch.Generator().manual_seed(0))
         crossing = [(a, b) for a, b in zip(*(ids.tolist() for ids in near), strict=True) if (a < 4) != (b < 4)]
@@ -48,7 +44,7 @@ def _check_reach(m):
         if abs(found - share) > 5 * math.sqrt(share * (1 - share) / copies):  # five standard errors of a share
             return (
                 f"with a window of 3, a word {distance} away was a context in {found:.0%} of the draws, expected "
-                f"{share:.0%}. What does each centre draw, and where is it used?"
+                f"{share:.0%}"
             )
 
 
@@ -66,7 +62,7 @@ def _check_keep(m):
     keep = m.keep_probability(frequency, 0.01)
     wanted = torch.tensor([math.sqrt(1 / 90) + 1 / 90, math.sqrt(1 / 9) + 1 / 9, 1, 1], dtype=torch.float64)
     if gap := difference(keep, wanted):
-        return f"900 of 1000 words, threshold 0.01: {gap}. What is a word's frequency divided by?"
+        return f"900 of 1000 words, threshold 0.01: {gap}"
     if gap := difference(m.keep_probability(10 * frequency, 0.01), keep):
         return f"a text ten times as long keeps other shares of its words: {gap}"
     sentences = [torch.tensor([3, 0, 1, 0, 0, 2]).repeat(2000)]
@@ -74,10 +70,7 @@ def _check_keep(m):
     for word, times in ((0, 6000), (1, 2000), (2, 2000), (3, 2000)):
         share, found = keep[word].item(), thinned[word].item() / times
         if abs(found - share) > 5 * math.sqrt(share * (1 - share) / times):
-            return (
-                f"{found:.0%} of word {word}'s occurrences were kept, expected {share:.0%}: is that the "
-                "chance to keep, or to drop?"
-            )
+            return f"{found:.0%} of word {word}'s occurrences were kept, expected {share:.0%}"
 
 
 def _check_noise(m):
@@ -119,11 +112,11 @@ def _check_negatives(m):
     with torch.no_grad():
         found = m.negative_gradients(*rows)
     if gap := difference(found[0], losses.detach()):
-        return f"the loss of a pair with two negatives: {gap}. Is each negative scored for itself?"
+        return f"the loss of a pair with two negatives: {gap}"
     wanted = torch.autograd.grad(losses.sum(), rows)
     for name, ours, theirs in zip(("dw", "dc", "dn"), found[1:], wanted, strict=True):
         if gap := difference(ours, theirs):
-            return f"{name} is not autograd's: {gap}. Which way must a true pair move, and which way a negative?"
+            return f"{name} is not autograd's: {gap}"
 
 
 def _check_expected(m):
@@ -159,9 +152,9 @@ def _check_step(m):
         touched = slope.abs().sum(dim=1) > 0
         if not moved[touched].abs().sum(dim=1).all():
             row = int(torch.nonzero(touched & (moved.abs().sum(dim=1) == 0))[0])
-            return f"row {row} of {name} took part and did not move. Is anything stored?"
+            return f"row {row} of {name} took part and did not move"
         if gap := difference(moved, -slope, tolerance=1e-6):  # the squares, 1e12, grow by about 10: 1e-11 of each step
-            return f"after a step of rate 1, {name} moved wrongly: {gap}. Which table, and what if a word comes twice?"
+            return f"after a step of rate 1, {name} moved wrongly: {gap}"
 
 
 def _check_cbow(m):
@@ -175,7 +168,7 @@ def _check_cbow(m):
         found = m.cbow_gradients(w, c, contexts, centres, negatives)
     for name, ours, theirs in zip(("dw", "dc"), found[1:], wanted, strict=True):
         if gap := difference(ours, theirs):
-            return f"CBOW: {name} is not autograd's: {gap}. What is one neighbour's part in the mean?"
+            return f"CBOW: {name} is not autograd's: {gap}"
 
 
 def _check_glove(m):
@@ -203,7 +196,7 @@ def _check_ppmi(m):
             share = counts[i, j] * counts.sum() / (counts[i].sum() * counts[:, j].sum())
             wanted[i, j] = max(0.0, math.log(share) - shift)
         if gap := difference(m.ppmi(counts, shift), wanted):
-            return f"PPMI with a shift of {shift:.2g}: {gap}. What is a pair that was never seen?"
+            return f"PPMI with a shift of {shift:.2g}: {gap}"
 
 
 def _check_svd(m):
@@ -226,7 +219,7 @@ def _check_cosine(m):
     longer = a * torch.tensor([1.0, 10, 0.1, 100, 1], dtype=torch.float64)[:, None]
     for ours, name in ((m.cosine(longer, a), "first"), (m.cosine(a, longer), "second")):
         if gap := difference(ours, found):
-            return f"longer vectors on the {name} side changed the cosines: {gap}. What is a cosine divided by?"
+            return f"longer vectors on the {name} side changed the cosines: {gap}"
 
 
 CIRCLE = [(math.cos(angle), math.sin(angle)) for angle in (0, 0.2, 0.5, 0.9, 1.4, 2.0)]
@@ -237,7 +230,7 @@ def _check_nearest(m):
     for query, wanted in ((0, [1, 2, 3]), (3, [2, 4, 1]), (5, [4, 3, 2])):
         found = m.nearest(vectors, query, 3)
         if query in found:
-            return f"word {query} is among its own nearest, {found}: the one thing that was known before"
+            return f"word {query} is among its own nearest, {found}"
         if found != wanted:
             return f"six directions on a circle: nearest to {query} are {found}, expected {wanted}"
 
@@ -254,7 +247,7 @@ def _check_analogy(m):
     corners = torch.tensor([[1.0, 0, 0, 0], [0, 1, 0, 0], [1, 0, 1, 0], [0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 1, 0]])
     found = m.analogy(corners * torch.arange(1, 7)[:, None], *torch.tensor([[0], [1], [2]])).item()
     if found != 3:  # of any length: (1 0 0) is to (0 1 0) as (1 0 1) is to (0 1 1)
-        return f"the fourth corner of a parallelogram is word 3, found {found}. Which word is taken off, which added?"
+        return f"the fourth corner of a parallelogram is word 3, found {found}"
 
 
 def _check_purity(m):
@@ -264,7 +257,7 @@ def _check_purity(m):
         return f"three of four words have their kind nearest, but purity is {found}"
     kinds = torch.arange(400) % 4
     if abs((found := m.purity(torch.eye(400), kinds)) - 99 / 399) > 1e-9:  # float64
-        return f"one-hot vectors of four kinds have purity {found:.3f}, chance is {99 / 399:.3f}: how are ties broken?"
+        return f"one-hot vectors of four kinds have purity {found:.3f}, chance is {99 / 399:.3f}"
 
 
 def _check_training(m):
@@ -283,148 +276,49 @@ def _check_training(m):
 
 CHECKS = [
     Check("a one-hot row times a table is a look-up", _check_lookup),
-    Check("each neighbour is found, and none in another sentence", _check_pairs),
-    Check("near words are contexts more often than far ones", _check_reach),
+    Check(
+        "each neighbour is found, and none in another sentence",
+        _check_pairs,
+        "Which neighbours does each centre look at?",
+    ),
+    Check(
+        "near words are contexts more often than far ones",
+        _check_reach,
+        "What does each centre draw, and where is it used?",
+    ),
     Check("expected counts are what drawn windows give", _check_counts),
-    Check("frequent words are thinned out, by their share of all words", _check_keep),
-    Check("noise is frequency to the power 0.75", _check_noise),
-    Check("negatives come in the noise's shares", _check_draws),
+    Check(
+        "frequent words are thinned out, by their share of all words",
+        _check_keep,
+        "What is a word's count divided by, and is the result the chance to keep, or to drop?",
+    ),
+    Check("noise is frequency to the power 0.75", _check_noise, "Is every argument used?"),
+    Check("negatives come in the noise's shares", _check_draws, "Where do the shares enter?"),
     Check("full softmax: gradients are autograd's", _check_softmax),
-    Check("negative sampling: loss and gradients are the formula's", _check_negatives),
+    Check(
+        "negative sampling: loss and gradients are the formula's",
+        _check_negatives,
+        "Is each negative scored for itself? Which way must a true pair move, and which way a negative?",
+    ),
     Check("negatives in expectation: gradients are autograd's", _check_expected),
-    Check("a step moves the rows that took part, each by all its slopes", _check_step),
-    Check("CBOW: gradients are autograd's", _check_cbow),
+    Check(
+        "a step moves the rows that took part, each by all its slopes",
+        _check_step,
+        "Which table does each row come from, is anything stored, and what if a word comes twice?",
+    ),
+    Check("CBOW: gradients are autograd's", _check_cbow, "What is one neighbour's part in the mean?"),
     Check("GloVe: gradients are autograd's", _check_glove),
-    Check("PPMI is the formula's, and 0 for what was never seen", _check_ppmi),
+    Check("PPMI is the formula's, and 0 for what was never seen", _check_ppmi, "What is a pair that was never seen?"),
     Check("the truncated SVD is the best approximation", _check_svd),
-    Check("a cosine does not change with length", _check_cosine),
-    Check("nearest words are in order, without the query", _check_nearest),
-    Check("an analogy's answer is none of the three given", _check_analogy),
-    Check("purity is right, and at chance where nothing is known", _check_purity),
+    Check("a cosine does not change with length", _check_cosine, "What is a cosine divided by?"),
+    Check("nearest words are in order, without the query", _check_nearest, "Is the query itself left out?"),
+    Check(
+        "an analogy's answer is none of the three given",
+        _check_analogy,
+        "Which words may be an answer? Which of the given ones is taken off, which added?",
+    ),
+    Check("purity is right, and at chance where nothing is known", _check_purity, "How are ties broken?"),
     Check("two languages that never meet are told apart", _check_training),
-]
-
-FAULTS = [
-    Fault(
-        name="the exponent lost",
-        line="raised = frequency**power",
-        becomes="raised = frequency",
-        symptom="the most frequent words drift away from everything; the rest looks as ever",
-        hints=["what are 1, 16 and 81 to the power 0.75?", "is every argument used?"],
-        seen_in="Andras7/word2vec-pytorch#7 (0.5 there, on purpose), piskvorky/gensim#1810 (fixed in the code at 0.75)",
-    ),
-    Fault(
-        name="negatives drawn evenly",
-        line="return torch.searchsorted(ends, points, right=True).clamp(max=len(noise) - 1)",
-        becomes="return torch.randint(len(noise), (n,), generator=generator)",
-        symptom="rare words are everybody's negatives, as often as frequent ones",
-        hints=["count which words are drawn", "where do the shares enter?"],
-        seen_in="wangzhegeek/EGES#25 (negatives drawn uniformly, asked about)",
-    ),
-    Fault(
-        name="the window always full",
-        line="seen = reach[centre] >= distance",
-        becomes="seen = reach[centre] > 0",
-        symptom="words five places away count as much as neighbours",
-        hints=["how often is a word three places away a context?", "each centre draws something: is it compared?"],
-        seen_in="piskvorky/gensim#3159 (asked for as an option, and now is one, shrink_windows)",
-    ),
-    Fault(
-        name="a reach that falls one short",
-        line="reach = torch.randint(1, window + 1, ids.shape, generator=generator)",
-        becomes="reach = torch.randint(1, max(window, 2), ids.shape, generator=generator)",
-        symptom="the farthest words of a window are never seen",
-        hints=["what is the largest number that randint(1, 5) gives?"],
-        seen_in="Andras7/word2vec-pytorch#10 (the right end of the window)",
-    ),
-    Fault(
-        name="one table for both",
-        line="_, dw, dc, dn = negative_gradients(w[centres], c[contexts], c[negatives])",
-        becomes="_, dw, dc, dn = negative_gradients(w[centres], w[contexts], w[negatives])",
-        symptom="it trains, its lists are worse than yours, and the second table hardly means anything",
-        hints=["which table holds a word as a context?", "follow what is looked up, and what is moved"],
-        seen_in="chaklam-silpasuwanchai/Python-fo-Natural-Language-Processing#6",
-    ),
-    Fault(
-        name="sub-sampling inverted",
-        line="return [ids[torch.rand(len(ids), generator=generator) < keep[ids]] for ids in sentences]",
-        becomes="return [ids[torch.rand(len(ids), generator=generator) > keep[ids]] for ids in sentences]",
-        symptom="only frequent words are left, and the rare ones keep their first vectors",
-        hints=["is the table the chance to keep, or to drop?"],
-        seen_in="facebookresearch/fastText#150 (where the table of chances to keep is called pdiscard)",
-    ),
-    Fault(
-        name="shares of the wrong total",
-        line="ratio = threshold / (frequency / frequency.sum())",
-        becomes="ratio = threshold / (frequency / len(frequency))",
-        symptom="how much is thinned out depends on how long the text is",
-        hints=["make the text ten times as long", "a share of what?"],
-        seen_in="deeplearning4j/deeplearning4j#928, zhezhaoa/ngram2vec#7",
-    ),
-    Fault(
-        name="the sum inside the logarithm",
-        line="loss = -F.logsigmoid(score) - F.logsigmoid(-scores).sum(dim=-1)",
-        becomes="loss = -F.logsigmoid(score) - F.logsigmoid(-scores.sum(dim=-1))",
-        symptom="the loss looks better than it is: one negative far away makes up for others that are close",
-        hints=["take two negatives with scores 3 and -3", "are k = 1 and k = 2 wrong alike?"],
-        seen_in="DSKSD/DeepNLP-models-Pytorch#15",
-    ),
-    Fault(
-        name="negatives pulled closer",
-        line="d_scores = scores.sigmoid()  # positive: each negative is pushed away",
-        becomes="d_scores = scores.sigmoid() - 1",
-        symptom="all words move to the same place",
-        hints=["what is a negative's label?", "the sign of d_scores says which way a negative goes"],
-        seen_in="piskvorky/gensim#653 (the label's sign was the same for every target)",
-    ),
-    Fault(
-        name="updates that are lost",
-        line="table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])",
-        becomes="table[rows] -= slopes * (rate / squares[rows].sqrt())[:, None]",
-        symptom="frequent words learn slowly: of all their slopes in a batch, one counts",
-        hints=["put one word into a batch twice", "what does table[[1, 1]] -= 1 do?"],
-        seen_in="numpy/numpy#8866, pytorch/pytorch#3844, pymc-devs/pytensor#2242",
-    ),
-    Fault(
-        name="updates that are not stored",
-        line="table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])",
-        becomes="table.index_add(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])",
-        symptom="the vectors are those of the start",
-        hints=["compare the table before and after", "which functions of PyTorch change their tensor?"],
-        seen_in="piskvorky/gensim#386 (a leftover condition skipped every update)",
-    ),
-    Fault(
-        name="a cosine with one length",
-        line="return _unit(a) @ _unit(b).T",
-        becomes="return _unit(a) @ b.T",
-        symptom="the same long vectors are everybody's nearest",
-        hints=["make one vector ten times as long", "which of the two sides is divided by its length?"],
-        seen_in="plasticityai/magnitude#57, explosion/spaCy#522",
-    ),
-    Fault(
-        name="its own nearest neighbour",
-        line="scores[query] = -torch.inf",
-        becomes="scores[0] = -torch.inf",
-        symptom="every word is most similar to itself",
-        hints=["look at the first answer"],
-        seen_in="deeplearning4j/deeplearning4j#821, plasticityai/magnitude#29",
-    ),
-    Fault(
-        name="king is to king",
-        line="scores.scatter_(1, given, -torch.inf)",
-        becomes="scores.scatter_(1, given[:, ::2], -torch.inf)",
-        symptom="man is to king as woman is to king",
-        hints=["which of the three given words comes back?"],
-        seen_in="deeplearning4j/deeplearning4j#2905",
-    ),
-    Fault(
-        name="CBOW: every neighbour gets it all",
-        line="share = d_mean / contexts.shape[1]  # each neighbour is one m-th of the mean",
-        becomes="share = d_mean",
-        symptom="the wider the window, the larger the steps",
-        hints=["by how much does the mean move when one of m vectors moves by 1?"],
-        seen_in="piskvorky/gensim#1873 and #3266 (disputed: word2vec.c does the same)",
-    ),
 ]
 
 
@@ -453,11 +347,15 @@ def _check_contrastive(m):
         cross = torch.nn.functional.cross_entropy
         wanted = (cross(scores, diagonal) + cross(scores.T, diagonal)) / 2
         if gap := difference(m.contrastive(a, b, temperature).reshape(1), wanted.reshape(1)):
-            return f"temperature {temperature}: {gap}. Are both directions there, and the positives heated as well?"
+            return f"temperature {temperature}: {gap}"
 
 
 EXERCISES = [
     Check("a common vector does not change centred cosines", _check_centred),
     Check("the largest hub is counted right", _check_hub),
-    Check("the contrastive loss goes both ways", _check_contrastive),
+    Check(
+        "the contrastive loss goes both ways",
+        _check_contrastive,
+        "Are both directions there, and are the positives heated as well?",
+    ),
 ]

@@ -1,7 +1,6 @@
-"""The clinic of lesson 07: what a right `sampling.py` must do, and bugs of one line that real projects shipped.
+"""The checks of lesson 07: what a right `sampling.py` must do, and what a reader's exercises must do.
 
-CHECKS take the module to be examined. Their words are shuffled on purpose: a vocabulary in order of probability hides
-half of these bugs. FAULTS holds the answers to the notebook's room 5.
+Words are shuffled on purpose: a vocabulary in order of probability hides half of the faults.
 """
 
 import math
@@ -9,7 +8,7 @@ from functools import partial
 
 import torch
 
-from shared.clinic import Check, Fault, difference, refusal
+from shared.clinic import Check, difference, refusal
 
 P = torch.tensor([0.05, 0.5, 0.15, 0.3], dtype=torch.float64)  # of four words, not in order
 
@@ -27,7 +26,7 @@ def _check_temperature(m):
     z = _logits(3, 7)
     for T in (0.5, 1.0, 2.0):
         if gap := difference(m.temperature(z, T).softmax(-1), (z / T).softmax(-1)):
-            return f"T = {T:g}: {gap}. How often are the logits divided, and by what?"
+            return f"T = {T:g}: {gap}"
         if not torch.equal(m.temperature(z, T).argsort(-1), z.argsort(-1)):
             return f"T = {T:g} changed the order of the words"
 
@@ -111,7 +110,7 @@ def _check_order(m):
     wanted = _kept(m.top_p(z, 0.8)[0])
     words = {int(m.generate(lambda _: z[None], torch.zeros(1, 1).long(), 1, chain, g)[0, 1]) for g in _generators(300)}
     if not words <= set(wanted):
-        return f"top-p, then heat: drew {sorted(words - set(wanted))}, which top-p had cut. Which came first?"
+        return f"top-p, then heat: drew {sorted(words - set(wanted))}, which top-p had cut"
 
 
 def _generators(n):
@@ -123,14 +122,14 @@ def _check_draws(m):
     counts = torch.bincount(m.draw(z, torch.Generator().manual_seed(0)), minlength=4).double()
     chi = ((counts - 20_000 * P).square() / (20_000 * P)).sum().item()
     if chi > 21.1:  # three degrees of freedom: once in ten thousand
-        return f"20,000 draws gave {(counts / 20_000).tolist()}, expected {P.tolist()}. How many softmaxes are there?"
+        return f"20,000 draws gave {(counts / 20_000).tolist()}, expected {P.tolist()}"
 
 
 def _check_fresh(m):
     z = torch.zeros(1, 1, 50)
     out = m.generate(lambda tokens: z, torch.zeros(1, 1, dtype=torch.long), 30, [], torch.Generator().manual_seed(0))
     if len(set(out[0, 1:].tolist())) < 10:  # 23 of 50 expected in 30 even draws
-        return f"30 even draws from 50 words gave {sorted(set(out[0, 1:].tolist()))}: is the generator begun anew?"
+        return f"30 even draws from 50 words gave {sorted(set(out[0, 1:].tolist()))}, expected about 23 of them"
 
 
 def _check_repetition(m):
@@ -138,7 +137,7 @@ def _check_repetition(m):
     for word in range(4):
         after = m.repetition_penalty(z, torch.tensor([[word]]), 1.5).softmax(-1)[0, word]
         if after >= z.softmax(-1)[0, word]:
-            return f"the logit {z[0, word]:g} was penalised and its word became likelier: which way is away from it?"
+            return f"the logit {z[0, word]:g} was penalised and its word became likelier"
     twice = m.repetition_penalty(z, torch.tensor([[0, 0]]), 1.5)
     if gap := difference(twice, m.repetition_penalty(z, torch.tensor([[0]]), 1.5)):
         return f"a word that was seen twice is penalised twice: {gap}"
@@ -245,18 +244,26 @@ def _check_inputs(m):
 
 
 CHECKS = [
-    Check("temperature divides the logits once and keeps their order", _check_temperature),
+    Check(
+        "temperature divides the logits once and keeps their order",
+        _check_temperature,
+        "How often are the logits divided, and by what?",
+    ),
     Check("T = 0 is greedy", _check_zero),
-    Check("top-k keeps the k best, and ties", _check_top_k),
-    Check("the nucleus is the fewest words that reach p", _check_top_p),
+    Check("top-k keeps the k best, and ties", _check_top_k, "Is the k-th best word itself kept?"),
+    Check("the nucleus is the fewest words that reach p", _check_top_p, "Does the word that crosses p stay?"),
     Check("min-p keeps what has a share of the best", _check_min_p),
     Check("typical keeps what is nearest to the entropy", _check_typical),
     Check("settings that say nothing change nothing", _check_identity),
     Check("the best word always survives", _check_best),
-    Check("rules are applied in their order", _check_order),
-    Check("draws fit the probabilities", _check_draws),
-    Check("each step draws anew", _check_fresh),
-    Check("the repetition penalty makes repeats less likely", _check_repetition),
+    Check("rules are applied in their order", _check_order, "Which rule came first?"),
+    Check("draws fit the probabilities", _check_draws, "How many softmaxes are there?"),
+    Check("each step draws anew", _check_fresh, "Is the generator begun anew?"),
+    Check(
+        "the repetition penalty makes repeats less likely",
+        _check_repetition,
+        "Which way is less likely, for a negative logit?",
+    ),
     Check("the presence penalty is taken off once", _check_presence),
     Check("the entropy, and its slope over T", _check_entropy),
     Check("beams find what greedy misses", _check_beam),
@@ -264,121 +271,6 @@ CHECKS = [
     Check("text that was drafted is distributed as the model's own", _check_drafts),
     Check("a call yields as many words as it should", _check_calls),
     Check("what cannot work is refused in words", _check_inputs),
-]
-
-FAULTS = [
-    Fault(
-        name="the nucleus drops the word that crosses p",
-        line="kept = below > 1 - p",
-        becomes="kept = below - ascending.softmax(-1) > 1 - p",
-        symptom="its mass is always below p; where one word has more than p, all is greedy",
-        hints=["probabilities 0.5, 0.3, 0.15, 0.05 and p = 0.6: how many words reach it?"],
-        seen_in="rasbt/reasoning-from-scratch#164, Biohub/esm#360",
-    ),
-    Fault(
-        name="the mask is not put back in order",
-        line="return keep(logits, unsorted(kept, order))",
-        becomes="return keep(logits, kept)",
-        symptom="the entropy curve looks as ever, the text is noise",
-        hints=["in which order is the mask, and in which are the logits?"],
-        seen_in="lucidrains/PaLM-rlhf-pytorch#60",
-    ),
-    Fault(
-        name="p = 1 is greedy",
-        line="if p == 1:",
-        becomes="if p == 1 and (logits := temperature(logits, 0)) is not None:",
-        symptom="the setting that should change nothing changes everything",
-        hints=["what does p = 1 ask for?"],
-        seen_in="BlinkDL/ChatRWKV#170",
-    ),
-    Fault(
-        name="one too many",
-        line="threshold = logits.topk(min(k, logits.shape[-1])).values[..., -1:]  # (B, 1), the k-th best",
-        becomes="threshold = logits.topk(min(k + 1, logits.shape[-1])).values[..., -1:]",
-        symptom="k = 1 is not greedy",
-        hints=["count the words that are left"],
-        seen_in="kingoflolz/mesh-transformer-jax#164",
-    ),
-    Fault(
-        name="ties at the k-th place are lost",
-        line="return keep(logits, logits >= threshold)",
-        becomes="return keep(logits, logits > threshold)",
-        symptom="one word fewer than asked for, and k = 1 leaves none",
-        hints=["is the k-th best word itself above the threshold?"],
-        seen_in="fluxions-ai/vui#32 (a threshold from the wrong end)",
-    ),
-    Fault(
-        name="the temperature twice",
-        line="return logits / T",
-        becomes="return logits / T / T",
-        symptom="at T = 1 nothing; elsewhere the entropy curve is that of T squared",
-        hints=["how often is divided on the way from the model to the draw?"],
-        seen_in="RL-Align/RL-Kernel#86, Adibvafa/CodonTransformer#20",
-    ),
-    Fault(
-        name="rules backwards: truncated before it is heated",
-        line="for rule in chain:",
-        becomes="for rule in reversed(chain):",
-        symptom="the size of the nucleus does not react to the temperature",
-        hints=["which rule comes first?"],
-        seen_in="fishaudio/fish-speech#1150",
-    ),
-    Fault(
-        name="a temperature of zero divides",
-        line="if T == 0:",
-        becomes="if T < 0:",
-        symptom="NaN, or always the first word of the list",
-        hints=["what is 0 / 0, and what is 1 / 0?"],
-        seen_in="vllm-project/vllm#24734, karpathy/nanoGPT#738",
-    ),
-    Fault(
-        name="the penalty that rewards",
-        line="return logits.scatter(-1, seen, torch.where(old < 0, old * penalty, old / penalty))",
-        becomes="return logits.scatter(-1, seen, old / penalty)",
-        symptom="the stronger the penalty, the more some words repeat",
-        hints=["what does -2 become when it is divided by 1.5?"],
-        seen_in="huggingface/transformers#2303, huggingface/transformers#2302",
-    ),
-    Fault(
-        name="softmax twice",
-        line="return torch.multinomial(p, 1, generator=generator)[:, 0]",
-        becomes="return torch.multinomial(p.softmax(-1), 1, generator=generator)[:, 0]",
-        symptom="everything is drawn, words that were cut as well: the text is nearly even noise",
-        hints=["what does a second softmax do to numbers between 0 and 1?"],
-        seen_in="ml-explore/mlx-lm#388 (filters that take logits for probabilities)",
-    ),
-    Fault(
-        name="a replacement drawn from the target",
-        line="missing = (target - draft).clamp(min=0)  # (B, V); its sum is the chance of a refusal",
-        becomes="missing = target",
-        symptom="a few more words come out as they were drafted than should, and the text is not the target's",
-        hints=["accepted words have given the target part of what it wants: which part is left?"],
-        seen_in="ShopeeLLM/Spec-RL#14 (kept there: it speeds up training and need not be exact)",
-    ),
-    Fault(
-        name="a greedy draft, judged as if it had been drawn",
-        line="drafted = torch.cat([drafted, draw(left, generator)[:, None]], dim=1)",
-        becomes="drafted = torch.cat([drafted, draw(temperature(left, 0), generator)[:, None]], dim=1)",
-        symptom="no error and no more calls than before; the text leans towards what the cheap model likes best",
-        hints=["a word is accepted with p / q: with which probability was it really drafted?"],
-        seen_in="huggingface/transformers#32867",
-    ),
-    Fault(
-        name="words after a refusal are counted",
-        line="good = int((out == words).cumprod(0).sum())  # how many before the first refusal",
-        becomes="good = int((out == words).sum())",
-        symptom="more words a call than the formula allows, and some of them were refused",
-        hints=["the first of two drafted words is refused, the second accepted: what is kept?"],
-        seen_in="vllm-project/vllm#2658 (there in the statistics)",
-    ),
-    Fault(
-        name="each step draws the same number",
-        line="tokens = torch.cat([tokens, draw(logits, generator)[:, None]], dim=1)",
-        becomes="tokens = torch.cat([tokens, draw(logits, torch.Generator().manual_seed(0))[:, None]], dim=1)",
-        symptom="each word is fine, and long texts run into a loop that they never leave",
-        hints=["even logits, thirty steps: how many different words?"],
-        seen_in="sgl-project/sglang-jax#940, kekzl/imp#1143",
-    ),
 ]
 
 

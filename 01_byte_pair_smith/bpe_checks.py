@@ -1,13 +1,9 @@
-"""The clinic of lesson 01: what a right `bpe.py` must do, and bugs of one line, shipped or printed.
-
-CHECKS take the module to be examined, so that the same questions can be put to a patient. FAULTS holds the answers to
-the exercises of the notebook's last room but one.
-"""
+"""The checks of lesson 01: what a right `bpe.py` must do, and what a reader's exercises must do."""
 
 import random
 from itertools import pairwise
 
-from shared.clinic import Check, Fault, refusal
+from shared.clinic import Check, refusal
 
 PROSE = (
     "It's said that the smith's apprentice couldn't weigh 12345 nails; they'll weigh them twice, aaaaa, abababab!\n"
@@ -42,7 +38,7 @@ def _check_wikipedia(m):
     tokenizer = m.train("aaabdaaabac", 259, pattern=None)
     made = tokenizer.vocab[256:]
     if made != [b"aa", b"ab", b"aaab"]:
-        return f"aaabdaaabac: the merges make {made}, expected aa, ab, aaab. Count the pairs on paper"
+        return f"aaabdaaabac: the merges make {made}, expected aa, ab, aaab"
     if len(ids := tokenizer.encode("aaabdaaabac")) != 5:
         return f"aaabdaaabac became {len(ids)} tokens, expected 5: aaab d aaab a c"
 
@@ -53,7 +49,7 @@ def _check_ties(m):
         for rung in (m.learn_by_recounting, m.learn_from_distinct, m.learn):
             if (found := rung(order, 4)) != (wanted := [m.spell(word) for word in sorted(words)]):
                 named = ["".join(chr(m.BYTES[ord(token)]) for token in pair) for pair in found]
-                return f"{rung.__name__} took {named}, expected {sorted(words)} ({len(wanted)} ties). Who decides them?"
+                return f"{rung.__name__} took {named}, expected {sorted(words)} ({len(wanted)} ties)"
 
 
 def _check_rungs(m):
@@ -63,9 +59,7 @@ def _check_rungs(m):
         for rung in (m.learn_from_distinct, m.learn):
             if (found := rung(words, 30)) != wanted:
                 at = next((i for i, pair in enumerate(wanted) if found[i : i + 1] != [pair]), len(wanted))
-                return (
-                    f"{rung.__name__} leaves recounting at merge {at}. A tie? Or a count: try 'abababab', merging 'ab'"
-                )
+                return f"{rung.__name__} leaves recounting at merge {at}"
 
 
 def _check_counts(m):
@@ -89,7 +83,7 @@ def _check_rank_order(m):
         found, wanted = tokenizer.encode(piece), _by_the_rule(tokenizer, piece)
         if found != wanted:
             named = [[tokenizer.vocab[i].decode() for i in ids] for ids in (found, wanted)]
-            return f"{piece!r} became {named[0]}, expected {named[1]}: which pair goes first, and where?"
+            return f"{piece!r} became {named[0]}, expected {named[1]}"
 
 
 def _check_long(m):
@@ -98,7 +92,7 @@ def _check_long(m):
         found, wanted = tokenizer.encode(piece), _by_the_rule(tokenizer, piece)
         if found != wanted:
             at = next(i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b)
-            return f"a word of {len(piece)} letters differs at token {at}. Is it the rule, or the order of the places?"
+            return f"a word of {len(piece)} letters differs at token {at}: {found[at]}, expected {wanted[at]}"
 
 
 def _check_steps(m):
@@ -159,7 +153,7 @@ def _check_round_trip(m):
     for tokenizer in (_small(m), _small(m, m.GPT4), m.Tokenizer([])):
         for text in texts:
             if (back := tokenizer.decode(tokenizer.encode(text))) != text:
-                return f"{text[:20]!r} came back as {back[:20]!r}. What was lost on the way, and where?"
+                return f"{text[:20]!r} came back as {back[:20]!r}"
         data = bytes(range(256)) + b"\xff\xe2\x82abc\xe2"
         if tokenizer.decode_bytes(tokenizer.encode(data)) != data:
             return "bytes that are no UTF-8 did not come back"
@@ -193,9 +187,7 @@ def _check_stream(m):
             for size in (1, 2, 3, 5, 17, 1000):
                 parts = [text[i : i + size] for i in range(0, len(text), size)]
                 if list(tokenizer.encode_stream(parts, allowed)) != wanted:
-                    return (
-                        f"in pieces of {size} characters the text has other tokens. What may still change at the end?"
-                    )
+                    return f"in pieces of {size} characters the text has other tokens than as a whole"
 
 
 def _check_decoding(m):
@@ -203,7 +195,7 @@ def _check_decoding(m):
     for text in ("naïve", "価格", "🙂👍🏽"):
         ids = tokenizer.encode(text)
         if (found := "".join(tokenizer.decode_stream(ids))) != text:
-            return f"{text!r}, token by token, came as {found!r}. What if a token is half a character?"
+            return f"{text!r}, token by token, came as {found!r}"
         if (cut := "".join(tokenizer.decode_stream(ids[:-1]))) != tokenizer.decode(ids[:-1]):
             return f"{text!r} without its last byte came as {cut!r}, expected U+FFFD at the end"
 
@@ -235,27 +227,57 @@ def _check_inputs(m):
         ("a pattern that leaves out spaces", "leaves out", lambda: m.train("a b", 300, pattern=r"\w+")),
         ("an empty special", "none of them", lambda: m.Tokenizer([], specials=[""])),
     ]
-    return refusal(bad)
     for text, size in (("", 256), ("a", 256), ("aa", 257), ("aaaa", 258)):
         if len(vocab := m.train(text, 1000).vocab) != size:
             return f"{text!r} has no more pairs at {size} tokens, and the vocabulary has {len(vocab)}"
+    return refusal(bad)
 
 
 CHECKS = [
-    Check("aaabdaaabac becomes what it becomes on paper", _check_wikipedia),
-    Check("of equally frequent pairs the one with the smaller ids goes first, whatever the order", _check_ties),
-    Check("all three rungs learn the same merges", _check_rungs),
-    Check("counts that are kept are those of a recount", _check_counts),
-    Check("encoding takes the pair of the lowest rank, the leftmost first", _check_rank_order),
-    Check("long words are encoded by the same rule", _check_long),
-    Check("a long word takes a few steps a letter", _check_steps),
-    Check("the text that was learnt from is encoded as training left it", _check_trained_text),
+    Check(
+        "aaabdaaabac becomes what it becomes on paper", _check_wikipedia, "What does a count of pairs on paper give?"
+    ),
+    Check(
+        "of equally frequent pairs the one with the smaller ids goes first, whatever the order",
+        _check_ties,
+        "Which rule decides between pairs that are equally frequent?",
+    ),
+    Check(
+        "all three rungs learn the same merges",
+        _check_rungs,
+        "Is it a tie, or a count? Merge 'ab' in 'abababab' by hand.",
+    ),
+    Check(
+        "counts that are kept are those of a recount",
+        _check_counts,
+        "Which pairs of a word go, and which come, when one pair in it is merged?",
+    ),
+    Check(
+        "encoding takes the pair of the lowest rank, the leftmost first",
+        _check_rank_order,
+        "Of several pairs that could be merged, which goes first, and where?",
+    ),
+    Check(
+        "long words are encoded by the same rule",
+        _check_long,
+        "Is it the rule, or the order of the places of one rank?",
+    ),
+    Check("a long word takes a few steps a letter", _check_steps, "How often is each letter of a long word looked at?"),
+    Check(
+        "the text that was learnt from is encoded as training left it",
+        _check_trained_text,
+        "Do training and encoding split the text alike?",
+    ),
     Check("no token lies across the border of two pre-tokens", _check_borders),
     Check("the patterns split as GPT-2's and GPT-4's do", _check_pieces),
-    Check("every text comes back, and every string of bytes", _check_round_trip),
+    Check(
+        "every text comes back, and every string of bytes",
+        _check_round_trip,
+        "What was lost on the way, and at which step?",
+    ),
     Check("specials are found where they are allowed, and only there", _check_specials),
-    Check("a text in pieces has the same tokens", _check_stream),
-    Check("tokens one by one give the same text", _check_decoding),
+    Check("a text in pieces has the same tokens", _check_stream, "What may still change at the end of a piece?"),
+    Check("tokens one by one give the same text", _check_decoding, "What if a token is half a character?"),
     Check("drift is zero from itself, and what the formula says", _check_drift),
     Check("what cannot work is refused in words", _check_inputs),
 ]
@@ -265,7 +287,7 @@ def _check_digits(m):
     text = "1234567 nails, 12 bars, x1000y, ٣٤٥٦"
     wanted = ["1", "234", "567", "12", "1", "000", "٣", "٤٥٦"]
     if (found := m.regex.findall(m.DIGITS_FROM_THE_RIGHT, text)) != wanted:
-        return f"found {found}, expected {wanted}: three digits at most, and how many may follow them?"
+        return f"found {found}, expected {wanted}"
 
 
 def _check_recover(m):
@@ -291,122 +313,9 @@ def _check_heal(m):
 
 
 EXERCISES = [
-    Check("digits are grouped in threes from the right", _check_digits),
+    Check(
+        "digits are grouped in threes from the right", _check_digits, "At most three digits: how many may follow them?"
+    ),
     Check("merges are found again from tokens in order of rank", _check_recover),
     Check("a healed prompt may go on with what begins like its last token", _check_heal),
-]
-
-FAULTS = [
-    Fault(
-        name="neighbours in a run are updated twice",
-        line='old, new = second, token  # of a neighbour that is this very pair: "abab"',
-        becomes="old = new = second",
-        symptom="Training from kept counts learns other merges than recounting, but only from texts with runs: "
-        "abababab, dashes, indented code.",
-        hints=[
-            "Merge ab in abab by hand. Which pairs were there before, and which after?",
-            "After the first ab is merged, what stands on the left of the second one?",
-        ],
-        seen_in="mocibb/cs336#1: counts were updated from the word as it was before, so that neighbours merged in "
-        "the same round were counted wrong. A cousin is counting aaaaa as four pairs although two can be merged: "
-        "minbpe's and Hugging Face's trainers do so, and ours with them (karpathy/minbpe#51).",
-    ),
-    Fault(
-        name="ties go by the order of a dictionary",
-        line="return min(counts, key=lambda pair: (-counts[pair], pair), default=None)",
-        becomes="return max(counts, key=counts.get, default=None)",
-        symptom="The same words in another order teach other merges, and two implementations never agree.",
-        hints=["What does max return if two are equally large?", "Which rule would not depend on the order?"],
-        seen_in="karpathy/minbpe#90 (two texts with the same counts learn in different orders); the rule is asked for "
-        "in huggingface/tokenizers#1065.",
-    ),
-    Fault(
-        name="greedy longest match in place of rank order",
-        line="word = spell(piece)",
-        becomes="return tuple(map(self.vocab.index, regex.findall("
-        'b"|".join(map(regex.escape, sorted(self.vocab[: 256 + len(self.merges)], key=len, reverse=True))), '
-        'piece.encode("utf-8", "surrogateescape"))))',
-        symptom="Texts come back, ids are valid, there are hardly more tokens than before: and they are not those of "
-        "the libraries. Long words are wrong as well.",
-        hints=[
-            "What does the vocabulary say, and what do the merges say?",
-            "Where are the merges used at all?",
-        ],
-        seen_in="rasbt/LLMs-from-scratch#558: an encoder that looked up words first and did not follow the merges' "
-        "ranks gave GPT-2 other ids than tiktoken for every word with a comma behind it.",
-    ),
-    Fault(
-        name="merges applied from left to right",
-        line="rank = min(map(self._ranks.__getitem__, pairs(word)))",
-        becomes="rank = next((self._ranks[pair] for pair in pairs(word) if pair in self._ranks), NEVER)",
-        symptom="Texts come back, and many words have the right ids. Those of more than 64 letters all do.",
-        hints=["Of several pairs that could be merged, which one is?", "The merges were learnt in an order. Why?"],
-        seen_in="ztxz16/fastllm#715: 55 to 62 % of the words tried were split otherwise than by the reference.",
-    ),
-    Fault(
-        name="places of a long word out of order",
-        line="for place in waiting.pop(rank):",
-        becomes="for place in waiting.pop(rank)[::-1]:",
-        symptom="Long runs of tabs, spaces or one letter have other ids than the reference; all short words are right.",
-        hints=["Encode aaaaa by hand, with the merge aa.", "In which order do the places of one rank have their turn?"],
-        seen_in="osaurus-ai/vmlx-swift#73: a heap-based rewrite that differed on runs of white space, found by "
-        "comparing it with the slow one.",
-    ),
-    Fault(
-        name="a long word is read again for each merge",
-        line="LONG = 64  # characters; longer words are merged in another way",
-        becomes="LONG = 10**9",
-        symptom="Every id is right. Somebody pastes a megabyte without spaces, and the server stands still.",
-        hints=["How often is each letter looked at?", "Which way of merging do long words take?"],
-        seen_in="openai/tiktoken#195, and openai/harmony#151 with 119 seconds for 512 KiB of one letter.",
-    ),
-    Fault(
-        name="line ends are dropped",
-        line="stretches = STRETCH.findall(text) if self._known else [text]",
-        becomes="stretches = text.splitlines() if self._known else [text]",
-        symptom="Single sentences are right. Poems, code and chats come back as one line.",
-        hints=["Compare a text and what comes back, character by character.", "Which step loses characters?"],
-        seen_in="rasbt/LLMs-from-scratch#495: split() took the line ends with it.",
-    ),
-    Fault(
-        name="training and encoding split differently",
-        line="return Tokenizer(merges, pattern, specials)",
-        becomes="return Tokenizer(merges, GPT2, specials)",
-        symptom="With GPT-2's pattern all is well. With another, the text that was learnt from has more tokens than "
-        "training left it with.",
-        hints=["Which pattern does the new tokenizer think it has?"],
-        seen_in="ggml-org/llama.cpp#6920: one split for every model; numbers and contractions had other ids.",
-    ),
-    Fault(
-        name="special tokens split as text",
-        line="""return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})") if names else None""",
-        becomes="return None",
-        symptom="The end-of-text mark becomes half a dozen tokens, and the model never sees where a document ends.",
-        hints=["Is the mark looked for before the text is split?"],
-        seen_in="gh-markt/cpp-tiktoken#5.",
-    ),
-    Fault(
-        name="specials injected from user text",
-        line='names = self.specials if allowed == "all" else [allowed] if isinstance(allowed, str) else allowed',
-        becomes="names = self.specials",
-        symptom="Who types the end-of-text mark into a chat ends the text.",
-        hints=["Who may write a special token?", "What does `allowed` decide?"],
-        seen_in="huggingface/tokenizers#1347.",
-    ),
-    Fault(
-        name="the shorter special wins",
-        line="longest_first = sorted(names, key=len, reverse=True)",
-        becomes="longest_first = sorted(names, key=len)",
-        symptom="Of two special tokens, one of which begins like the other, the longer is never seen.",
-        hints=["In a pattern a|ab, which alternative is tried first?"],
-        seen_in="invergent-ai/surogate#157.",
-    ),
-    Fault(
-        name="UTF-8 cut within a character",
-        line="if text := decoder.decode(self.decode_bytes([i])):",
-        becomes="if text := self.decode([i]):",
-        symptom="Streamed answers show boxes in place of emoji; decoded in one go they are fine.",
-        hints=["How many tokens can one emoji be?", "What has to wait for the next token?"],
-        seen_in="antonellof/ferrox#125; exo-explore/exo#1691.",
-    ),
 ]

@@ -1,7 +1,7 @@
-"""The clinic of lesson 05: what a right `block.py` must do, and bugs of one line that real projects shipped.
+"""The checks of lesson 05: what a right `block.py` must do, and what a reader's exercises must do.
 
-CHECKS take the module to be examined. No two sizes are equal, weights are random and not as at the start: zero biases
-and gains of one would hide half of these bugs. FAULTS holds the answers to the notebook's room 5.
+No two sizes are equal, weights are random and not as at the start: zero biases and gains of one would hide half of the
+faults.
 """
 
 import math
@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_model, save_model
 from torch.nn import functional as F
 
-from shared.clinic import Check, Fault, difference, refusal
+from shared.clinic import Check, difference, refusal
 from shared.tiny_lm import TinyLM
 
 V, CONTEXT, C, LAYERS, HEADS = 11, 9, 12, 2, 3
@@ -55,7 +55,7 @@ def _check_tiny_lm(m):
     theirs, ours = _randomised(TinyLM(V, CONTEXT, C, LAYERS, HEADS)), _decoder(m)
     ours.load_state_dict(theirs.state_dict(), strict=False)  # TinyLM has no head of its own
     if gap := difference(ours(_tokens()), theirs(_tokens())):
-        return f"with TinyLM's weights the logits are not TinyLM's: {gap}. Compare Block.forward with its docstring"
+        return f"with TinyLM's weights the logits are not TinyLM's: {gap}"
 
 
 def _check_identity(m):
@@ -65,7 +65,7 @@ def _check_identity(m):
     if (end := _stream(model, x)) is None:
         return "nothing reaches the last norm"
     if gap := difference(end, start):
-        return f"sub-layers that write nothing should leave the stream as it was: {gap}. What is carried past them?"
+        return f"sub-layers that write nothing should leave the stream as it was: {gap}"
 
 
 def _check_ledger(m):
@@ -87,10 +87,10 @@ def _check_order(m):
     block.attention.proj.bias.data += torch.arange(C)
     block(x)
     if torch.equal(heard[0], heard[1]):
-        return "attention wrote something else and the feed-forward was told the same: what does it read?"
+        return "attention wrote something else and the feed-forward was told the same"
     expected = block.norm_2(x + block.attention(block.norm_1(x)))
     if gap := difference(heard[1], expected):
-        return f"the feed-forward should read norm_2 of the stream after attention: {gap}. Which norm, of what?"
+        return f"the feed-forward should read norm_2 of the stream after attention: {gap}"
 
 
 def _check_used(m):
@@ -98,7 +98,7 @@ def _check_used(m):
     model(_tokens()).square().sum().backward()
     idle = [name for name, parameter in model.named_parameters() if parameter.grad is None or not parameter.grad.any()]
     if idle:
-        return f"no gradient reaches {idle}: who calls them?"
+        return f"no gradient reaches {idle}"
 
 
 def _check_peeking(m):
@@ -107,9 +107,9 @@ def _check_peeking(m):
     y[:, 5] = (y[:, 5] + 1) % V
     moved = (model(x) != model(y)).any(dim=-1).any(dim=0)
     if moved[:5].any():
-        return f"token 5 was changed and the logits at {int(moved.nonzero()[0])}, before it, moved: it sees the future"
+        return f"token 5 was changed and the logits at {int(moved.nonzero()[0])}, before it, moved"
     if not moved[5:].all():
-        return "token 5 was changed and later logits did not move: it does not see the past"
+        return "token 5 was changed and later logits did not move"
 
 
 def _check_last_norm(m):
@@ -119,7 +119,7 @@ def _check_last_norm(m):
     for name in ("embedding.weight", "positions.table.weight"):
         model.get_parameter(name).data *= 100
     if gap := difference(model(x), before, tolerance=1e-3):  # the norm's epsilon is 1e-5 of a variance of about 2
-        return f"a stream 100 times longer gives other logits: {gap}. What stands between the stream and the head?"
+        return f"a stream 100 times longer gives other logits: {gap}"
 
 
 def _check_start(m):
@@ -149,7 +149,7 @@ def _check_tied(m):
     wanted = V * C + CONTEXT * C + LAYERS * (12 * C * C + 13 * C) + 2 * C
     found = sum(parameter.numel() for parameter in model.parameters())
     if found != wanted:
-        return f"{found} parameters, expected {wanted}: the difference is {found - wanted}, V d is {V * C}. Still tied?"
+        return f"{found} parameters, expected {wanted}: the difference is {found - wanted}, V d is {V * C}"
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "model.safetensors"
         save_model(model, str(file))
@@ -165,7 +165,7 @@ def _check_dropout(m):
     model = _decoder(m, dropout=0.5)
     x = _tokens()
     if not torch.equal(model(x), model(x)) or difference(model(x), _decoder(m)(x)):
-        return "in eval mode two runs differ, or differ from a model without dropout: is it switched off?"
+        return "in eval mode two runs differ, or differ from a model without dropout"
     model.train()
     if torch.equal(model(x), model(x)):
         return "in training, with dropout 0.5, two runs are the same"
@@ -176,7 +176,7 @@ def _check_loss(m):
     for shift, words in ((0, "its own token"), (2, "the token after the next")):
         told = 50.0 * F.one_hot(x.roll(-shift, dims=1), V).double()
         if m.next_token_loss(told, x) < 1e-6:
-            return f"a model that names {words} has a loss of 0: how far are logits and tokens shifted?"
+            return f"a model that names {words} has a loss of 0"
     told = 50.0 * F.one_hot(x.roll(-1, dims=1), V).double()
     if (loss := m.next_token_loss(told, x)) > 1e-6:
         return f"a model that always names the next token has a loss of {loss:.3g}, expected 0"
@@ -226,7 +226,7 @@ def _check_overfits(m):
         loss.backward()
         optimizer.step()
     if not loss.item() < 0.2:  # 0.01 here, ln 11 = 2.4 at the start
-        return f"after 60 steps on the same 14 tokens the loss is {loss.item():.2f}, expected near 0: does it learn?"
+        return f"after 60 steps on the same 14 tokens the loss is {loss.item():.2f}, expected near 0"
 
 
 def _check_inputs(m):
@@ -244,130 +244,38 @@ def _check_inputs(m):
 
 
 CHECKS = [
-    Check("sub-layers that write nothing leave the stream alone", _check_identity),
+    Check(
+        "sub-layers that write nothing leave the stream alone", _check_identity, "What is carried past the sub-layers?"
+    ),
     Check("embedding plus all writes is the stream at the end", _check_ledger),
-    Check("the feed-forward reads what attention wrote", _check_order),
-    Check("the head reads a normed stream", _check_last_norm),
-    Check("every weight is used", _check_used),
+    Check(
+        "the feed-forward reads what attention wrote",
+        _check_order,
+        "Which norm does the feed-forward read, and of what?",
+    ),
+    Check("the head reads a normed stream", _check_last_norm, "What stands between the stream and the head?"),
+    Check("every weight is used", _check_used, "Which call would use them?"),
     Check("nobody sees the future", _check_peeking),
     Check("one key for all heads equals the same key for each", _check_grouped),
-    Check("TinyLM's weights give TinyLM's logits", _check_tiny_lm),
+    Check(
+        "TinyLM's weights give TinyLM's logits",
+        _check_tiny_lm,
+        "What does each line of Block.forward read, and what does it carry on?",
+    ),
     Check("the loss at the start is ln(vocabulary)", _check_start),
     Check("what writes to the stream starts smaller by sqrt(2 n_layers)", _check_spread),
-    Check("tied weights are one matrix, also after save and load", _check_tied),
-    Check("dropout is off in eval mode and on in training", _check_dropout),
-    Check("the loss asks for the next token", _check_loss),
+    Check(
+        "tied weights are one matrix, also after save and load",
+        _check_tied,
+        "Is the head still the matrix of the embedding?",
+    ),
+    Check(
+        "dropout is off in eval mode and on in training", _check_dropout, "What tells dropout that training is over?"
+    ),
+    Check("the loss asks for the next token", _check_loss, "How far are logits and tokens shifted against each other?"),
     Check("the backward pass by hand equals autograd's", _check_gradients),
     Check("it learns one batch by heart", _check_overfits),
     Check("what cannot work is refused in words", _check_inputs),
-]
-
-FAULTS = [
-    Fault(
-        name="the residual is taken after the norm",
-        line="h = self.skip * x + self.drop(self.attention(self.norm_1(x)))",
-        becomes="h = self.skip * self.norm_1(x) + self.drop(self.attention(self.norm_1(x)))",
-        symptom="two layers train as ever, six stay at the bytes' frequencies at the rate that suits a healthy model; "
-        "before training, all tokens' streams come out equally long",
-        hints=["silence all sub-layers: what reaches the end?", "which x is carried past attention?"],
-        seen_in="pytorch/pytorch#61165, Howuhh/faster-trajectory-transformer#3, poloclub/transformer-explainer#32",
-    ),
-    Fault(
-        name="the skip adds the new value to itself",
-        line="h = self.skip * x + self.drop(self.attention(self.norm_1(x)))",
-        becomes="h = self.skip * (x := self.drop(self.attention(self.norm_1(x)))) + x",
-        symptom="no error; two layers learn something, much less than healthy ones; six only how frequent each byte is",
-        hints=["is the old x still there when the sum is made?"],
-        seen_in="kyegomez/BitNet#32",
-    ),
-    Fault(
-        name="one skip is forgotten",
-        line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
-        becomes="return self.drop(self.feed_forward(self.norm_2(h)))",
-        symptom="two layers train, a little worse than healthy ones; twelve learn only how frequent each byte is",
-        hints=["a block has two skips: count them"],
-        seen_in="delira-dev/delira#91, znxlwm/UGATIT-pytorch#32",
-    ),
-    Fault(
-        name="the second skip starts at the block's input",
-        line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
-        becomes="return self.skip * x + self.drop(self.feed_forward(self.norm_2(h)))",
-        symptom="it trains as well as a healthy one; but the books are not in order",
-        hints=["the ledger does not add up: whose entry is missing?", "which of x and h does the second skip carry?"],
-        seen_in="strutive07/transformer-tensorflow2.0#14",
-    ),
-    Fault(
-        name="one norm for both sub-layers",
-        line="return self.skip * h + self.drop(self.feed_forward(self.norm_2(h)))",
-        becomes="return self.skip * h + self.drop(self.feed_forward(self.norm_1(h)))",
-        symptom="the loss curve is as ever; converted weights give other text; some weights never move",
-        hints=["which weights have no gradient?"],
-        seen_in="allenai/OLMo#222, lucidrains/mmdit#4",
-    ),
-    Fault(
-        name="dropout left on",
-        line="return F.dropout(x, self.dropout, self.training)",
-        becomes="return F.dropout(x, self.dropout)",
-        symptom="the same prompt gets other logits each time, and the validation loss is too high",
-        hints=["F.dropout is not nn.Dropout: who tells it that training is over?"],
-        seen_in="facebookresearch/DME#3",
-    ),
-    Fault(
-        name="untied by the initialisation",
-        line="nn.init.normal_(module.weight, std=std)",
-        becomes="module.weight = nn.Parameter(std * torch.randn_like(module.weight))",
-        symptom="a few parameters more than the sheet says; a file that stores one matrix loads as gibberish",
-        hints=["are the numbers new, or the whole tensor?", "who else held the old one?"],
-        seen_in="Modalities/modalities#357, huggingface/transformers#43429",
-    ),
-    Fault(
-        name="the scaled initialisation reaches nobody",
-        line='writes = name.endswith(".proj")',
-        becomes='writes = name == "proj"',
-        symptom="the deeper the model, the longer its stream before training; of a healthy one that is hardly true",
-        hints=["print the names that named_modules gives"],
-        seen_in="huggingface/transformers#47458",
-    ),
-    Fault(
-        name="the last norm is missing",
-        line="return self.head(self.norm(x))",
-        becomes="return self.head(x)",
-        symptom="logits grow with depth and with training; the same weights elsewhere give other words",
-        hints=["what does a pre-norm stream look like at its end?"],
-        seen_in="NVIDIA-NeMo/Speech#2197, vllm-project/speculators#313",
-    ),
-    Fault(
-        name="positions at every layer",
-        line="x = block(x)",
-        becomes="x = block(self.positions(x))",
-        symptom="it trains well; the stream holds the position many times over",
-        hints=["silence all sub-layers: how often is the position in what reaches the end?"],
-        seen_in="FLAIROx/jafar#13",
-    ),
-    Fault(
-        name="the labels are shifted twice",
-        line="return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())",
-        becomes="return F.cross_entropy(logits[:, :-2].flatten(0, 1), tokens[:, 2:].flatten())",
-        symptom="the loss falls, slowly; what it writes skips every other word",
-        hints=["which token is the target of the first logits?"],
-        seen_in="huggingface/transformers#37830, huggingface/transformers#47395",
-    ),
-    Fault(
-        name="the labels are not shifted",
-        line="return F.cross_entropy(logits[:, :-1].flatten(0, 1), tokens[:, 1:].flatten())",
-        becomes="return F.cross_entropy(logits.flatten(0, 1), tokens.flatten())",
-        symptom="the best loss you ever saw, and it says the last word again and again",
-        hints=["what may the model see at position t, and what is it asked for there?"],
-        seen_in="huggingface/transformers#404, Project-MONAI/GenerativeModels#314",
-    ),
-    Fault(
-        name="the second gradient of a tied weight replaces the first",
-        line="g[name] = g[name] + gradient if name in g else gradient",
-        becomes="g[name] = gradient",
-        symptom="it trains, worse than autograd's run; all gradients but one are right to the last digit",
-        hints=["which weight is used twice?"],
-        seen_in="NVIDIA/TransformerEngine#3437, paiml/entrenar#314",
-    ),
 ]
 
 

@@ -1,15 +1,13 @@
-"""The clinic of lesson 03: what a right `rope.py` must do, and bugs of one line that projects shipped.
+"""The checks of lesson 03: what a right `rope.py` must do, and what a reader's exercises must do.
 
-CHECKS take the module to be examined, so that the same questions can be put to a patient. Sizes are pairwise different
-on purpose: with as many heads as tokens an axis mixed up would pass. FAULTS holds the answers to the exercises of the
-notebook's last room but one.
+Sizes are pairwise different on purpose: with as many heads as tokens an axis mixed up would pass.
 """
 
 import math
 
 import torch
 
-from shared.clinic import Check, Fault, difference
+from shared.clinic import Check, difference
 
 
 def _draw(*shapes, seed=0):
@@ -37,7 +35,7 @@ def _check_precision(m):
     positions, speeds = torch.tensor([256, 257, 100_001]), torch.tensor([1.0, 0.1, 0.01], dtype=torch.float64)
     wanted = torch.tensor([[256, 25.6, 2.56], [257, 25.7, 2.57], [100_001, 10_000.1, 1000.01]], dtype=torch.float64)
     if gap := difference(m.angles(positions, speeds), wanted):
-        return f"angles at positions 256, 257 and 100,001: {gap}. In which type are they multiplied?"
+        return f"angles at positions 256, 257 and 100,001: {gap}"
 
 
 def _check_sinusoids(m):
@@ -58,7 +56,7 @@ def _check_matrix(m):
             return f"{name} is not a product with the matrix of 2 x 2 rotations: {gap}"
     order = [0, 2, 4, 1, 3, 5]
     if gap := difference(m.rotate_halves(x[..., order], angles), wanted[..., order]):
-        return f"rotate_halves turns number i with i + d/2: {gap}. Which angle does each number get?"
+        return f"rotate_halves turns number i with i + d/2: {gap}"
 
 
 def _check_length(m):
@@ -69,7 +67,7 @@ def _check_length(m):
         if gap := difference(turned[:, 0], x[:, 0]):
             return f"{name}: position 0 has turned by nothing, and yet moved: {gap}"
         if gap := difference(turned.norm(dim=-1), x.norm(dim=-1)):
-            return f"{name}: a rotation keeps lengths: {gap}. Do both numbers of a pair turn by the same angle?"
+            return f"{name}: a rotation keeps lengths: {gap}"
 
 
 def _check_distance(m):
@@ -95,7 +93,7 @@ def _check_far(m):
             for at in (0, shift)
         )
         if gap := difference(far, near, tolerance=1e-5):  # float32 rounds at 1e-7; sums of 8 products of size 1
-            return f"the same two tokens {shift} places on have another score: {gap}. How exact is a large angle?"
+            return f"the same two tokens {shift} places on have another score: {gap}"
 
 
 def _check_order(m):
@@ -103,9 +101,7 @@ def _check_order(m):
     angles, order = m.angles(torch.arange(5), m.speeds(8)), m.pairs_to_halves(8)
     wanted = m.rotate_pairs(q, angles) @ m.rotate_pairs(k, angles).T
     if gap := difference(m.rotate_halves(q[:, order], angles) @ m.rotate_halves(k[:, order], angles).T, wanted):
-        return (
-            f"weights reordered for the other layout give other scores: {gap}. Where do 0 and 1, a pair, have to stand?"
-        )
+        return f"weights reordered for the other layout give other scores: {gap}"
 
 
 def _check_scale_one(m):
@@ -124,7 +120,7 @@ def _check_scale_one(m):
 def _check_interpolated(m):
     found = m.angles(torch.arange(0, 40, 4), m.interpolated(16, 4.0).speeds)
     if gap := difference(found, m.angles(torch.arange(10), m.speeds(16))):
-        return f"with a scale of 4, position 4 m should have the angles of position m: {gap}. Times or divided by?"
+        return f"with a scale of 4, position 4 m should have the angles of position m: {gap}"
 
 
 def _check_ntk(m):
@@ -170,7 +166,7 @@ def _check_bias(m):
     found = m.alibi_bias(torch.tensor([0.5, 0.25]), 2, 3)
     wanted = -torch.tensor([[[1.0, 0, 1], [2, 1, 0]]]) * torch.tensor([0.5, 0.25])[:, None, None]
     if gap := difference(found, wanted):
-        return f"two queries, the last two of three tokens; minus slope times distance: {gap}. What do far keys get?"
+        return f"two queries, the last two of three tokens; minus slope times distance: {gap}"
 
 
 def _check_values(m):
@@ -191,7 +187,7 @@ def _check_heads(m):
     layer.proj = torch.nn.Identity()
     out = layer(x)
     if gap := difference(out[..., 4:], out[..., :4].repeat(1, 1, 2)):
-        return f"three heads with the same weights answer differently: {gap}. Along which axis do positions run?"
+        return f"three heads with the same weights answer differently: {gap}"
     order = torch.tensor([2, 0, 1, 4, 3, 5, 6])
     if not difference(layer(x[:, order])[:, -1], out[:, -1], tolerance=1e-3):
         return "six tokens in another order, and the last token's output is the same: order does not reach the scores"
@@ -204,9 +200,7 @@ def _check_cache(m):
         cache, wanted = [], layer(x)
         steps = [layer(x[:, :3], cache), *(layer(x[:, t : t + 1], cache) for t in range(3, 7))]
         if gap := difference(torch.cat(steps, dim=1), wanted):
-            return (
-                f"{kind}: three tokens at once, then one by one, is not all at once: {gap}. Which position has a step?"
-            )
+            return f"{kind}: three tokens at once, then one by one, is not all at once: {gap}"
 
 
 def _check_window(m):
@@ -223,124 +217,30 @@ def _check_window(m):
 
 CHECKS = [
     Check("speeds fall by the same factor from pair to pair", _check_speeds),
-    Check("large angles are exact", _check_precision),
+    Check("large angles are exact", _check_precision, "In which type are position and speed multiplied?"),
     Check("sinusoids are the published table", _check_sinusoids),
-    Check("complex numbers, pairs and halves are one rotation matrix", _check_matrix),
-    Check("lengths are kept, and position 0 is left alone", _check_length),
+    Check(
+        "complex numbers, pairs and halves are one rotation matrix", _check_matrix, "Which angle does each number get?"
+    ),
+    Check(
+        "lengths are kept, and position 0 is left alone",
+        _check_length,
+        "Do both numbers of a pair turn by the same angle?",
+    ),
     Check("scores depend on the distance alone", _check_distance),
-    Check("and do so far from the start", _check_far),
-    Check("weights can change their layout", _check_order),
+    Check("and do so far from the start", _check_far, "How exact is a large angle?"),
+    Check("weights can change their layout", _check_order, "Numbers 0 and 1 are a pair: where do they have to stand?"),
     Check("a scale of 1 changes nothing", _check_scale_one),
-    Check("interpolation puts position 4 m where m was", _check_interpolated),
+    Check("interpolation puts position 4 m where m was", _check_interpolated, "Times, or divided by?"),
     Check("an NTK-aware base stretches the slowest pair alone in full", _check_ntk),
     Check("YaRN keeps fast pairs and stretches slow ones", _check_yarn),
     Check("9 of 32 pairs come all round within 64 positions", _check_turns),
     Check("ALiBi's slopes are the published ones", _check_slopes),
-    Check("ALiBi takes off slope times distance", _check_bias),
+    Check("ALiBi takes off slope times distance", _check_bias, "What do far keys get?"),
     Check("values are not turned", _check_values),
-    Check("equal heads answer equally, and order matters", _check_heads),
-    Check("with a cache, position p at step p", _check_cache),
+    Check("equal heads answer equally, and order matters", _check_heads, "Along which axis do positions run?"),
+    Check("with a cache, position p at step p", _check_cache, "Which position has a step?"),
     Check("nobody sees the future, or beyond the window", _check_window),
-]
-
-FAULTS = [
-    Fault(
-        name="angles for one layout, numbers for the other",
-        line="twice = torch.cat([angles, angles], dim=-1)  # (T, d): the angle of each number",
-        becomes="twice = angles.repeat_interleave(2, dim=-1)",
-        symptom="it trains, and ends a little worse; a text of twice the trained length is lost",
-        hints=["do number i and number i + d/2 get the same angle?", "is this still a rotation? Look at lengths"],
-        seen_in="raiyanyahya/how-to-train-your-gpt#6",
-    ),
-    Fault(
-        name="weights made for the other layout",
-        line="return torch.cat([torch.arange(0, d, 2), torch.arange(1, d, 2)])",
-        becomes="return torch.arange(d).view(2, -1).T.flatten()",
-        symptom="converted weights: the first token is right, then it gets worse with the position",
-        hints=["is it the order, or the way back from it?", "numbers 0 and 1 turn together: where must they go?"],
-        seen_in="NeuraLegion/shainet#111, huggingface/nanotron#427 (no order at all, whatever the flag said)",
-    ),
-    Fault(
-        name="positions in bfloat16",
-        line="return positions.double()[:, None] * speeds.double()",
-        becomes="return positions.bfloat16().double()[:, None] * speeds.double()",
-        symptom="perfect on short texts; from position 256 on, neighbours share their angles",
-        hints=["what is 257 in bfloat16, which keeps 8 bits?"],
-        seen_in="huggingface/transformers#29285, sgl-project/sglang-jax#1473 (there the angles, so the speeds as well)",
-    ),
-    Fault(
-        name="frequencies that die twice as fast",
-        line="return base ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)",
-        becomes="return base ** (-2 * torch.arange(0, d, 2, dtype=torch.float64) / d)",
-        symptom="in the table's heat map twice as many rows stand still as in the picture of room 3",
-        hints=["arange(0, d, 2) is 2 i already"],
-        seen_in="SamLynnEvans/Transformer#25",
-    ),
-    Fault(
-        name="multiplied, not divided",
-        line="return Scaling(speeds(d, base) / _checked_scale(scale))",
-        becomes="return Scaling(speeds(d, base) * _checked_scale(scale))",
-        symptom="stretched four times, a text of 17 already stands at angles that training on 64 never showed",
-        hints=["where does position 40 of the long text have to stand: at 10, or at 160?"],
-        seen_in="lablup/mlxcel#1389, ml-explore/mlx-lm#1545 (positions doubled, whatever factor was asked for)",
-    ),
-    Fault(
-        name="scale and base confused",
-        line="return Scaling(speeds(d, base * _checked_scale(scale) ** (d / (d - 2))))",
-        becomes="return Scaling(speeds(d, base * _checked_scale(scale)))",
-        symptom="stretched four times, it loses a fifth of a nat at four times the length that it should not lose",
-        hints=["the slowest speed is base^(-(d - 2)/d): what must the base be, that it falls to 1/scale?"],
-        seen_in="ml-explore/mlx-lm#1545 (a base that is rebuilt from other numbers than were asked for)",
-    ),
-    Fault(
-        name="restarted after the cache",
-        line="start = cache[0].shape[-2] if cache else 0",
-        becomes="start = 0",
-        symptom="the prompt is read perfectly, the second word that is written goes astray",
-        hints=["how many tokens are there before this one?", "which position has the first token after the prompt?"],
-        seen_in="Blaizzy/mlx-vlm#1983, RobertCsordas/moeut#6",
-    ),
-    Fault(
-        name="values turned too",
-        line="q, k = self.place(q, start), self.place(k, start)",
-        becomes="q, k, v = self.place(q, start), self.place(k, start), self.place(v, start)",
-        symptom="scores know distances alone, but what is handed over depends on where it stood",
-        hints=["a token that sees only itself: what should come out?"],
-        seen_in="labmlai/annotated_deep_learning_paper_implementations#251 (values turned on purpose, and twice)",
-    ),
-    Fault(
-        name="positions along the heads",
-        line="turned = rotate_halves(x, angles(positions, self.scaling.speeds).to(x.device))",
-        becomes="turned = rotate_halves(x.transpose(1, 2), angles(torch.arange(x.shape[1]), self.scaling.speeds))"
-        ".transpose(1, 2)",
-        symptom="in one layer the order of the text does not matter: a bag of words",
-        hints=["what does a token's angle depend on?", "which axis of (B, H, T, d) is turned?"],
-        seen_in="vukrosic/leo-optimizer#2",
-    ),
-    Fault(
-        name="far is near",
-        line="return -slopes[:, None, None] * distance.abs()",
-        becomes="return slopes[:, None, None] * distance.abs()",
-        symptom="every token looks at the beginning of the text",
-        hints=["what is added to the score of a key 100 tokens away?"],
-        seen_in="meta-pytorch/attention-gym#86",
-    ),
-    Fault(
-        name="one series for any number of heads",
-        line="n = 2 ** math.floor(math.log2(n_heads))",
-        becomes="n = n_heads",
-        symptom="twelve heads: other slopes than the model was trained with",
-        hints=["compare 12 heads with 8: the first 8 should be the same"],
-        seen_in="ml-explore/mlx#3071, ml-explore/mlx#343",
-    ),
-    Fault(
-        name="slopes that start at 1",
-        line="slopes = 2.0 ** (-8 / n * torch.arange(1, n + 1, dtype=torch.float64))",
-        becomes="slopes = 2.0 ** (-8 / n * torch.arange(0, n, dtype=torch.float64))",
-        symptom="heads see less far than they should: each of eight half as far, a single one next to nothing",
-        hints=["the first slope of 8 heads is 1/2"],
-        seen_in="paiml/aprender#2143",
-    ),
 ]
 
 

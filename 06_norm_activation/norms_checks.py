@@ -1,16 +1,16 @@
-"""The clinic of lesson 06: what a right `norms.py` must do, and bugs of one line from real projects.
+"""The checks of lesson 06: what a right `norms.py` must do, and what a reader's exercises must do.
 
-CHECKS take the module to be examined. Widths are small and inputs have a mean, large and tiny scales: at 512 numbers
-with variance 1, in float32 and in training, seven of the twelve bugs change the output by under a hundredth, or not at
-all. FAULTS holds the answers to the notebook's room 5.
+Widths are small and inputs have a mean, large and tiny scales: at 512 numbers with variance 1, in float32 and in
+training, seven of the twelve faults change the output by under a hundredth, or not at all.
 """
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 
-from shared.clinic import Check, Fault, difference, refusal
-from shared.tiny_lm import CausalAttention, TinyLM
+from shared.clinic import Check, difference, refusal
+from shared.layers import CausalAttention
+from shared.tiny_lm import TinyLM
 
 C = 5
 
@@ -35,14 +35,14 @@ def _check_layer_norm(m):
         (x,), (gain, bias) = _draw((2, 3, C), scale=scale, mean=mean), _draw((C,), (C,), seed=1)
         wanted = F.layer_norm(x, (C,), gain, bias, eps=1e-5)
         if gap := difference(m.layer_norm(x, gain, bias, eps=1e-5)[0], wanted):
-            return f"{name} numbers: {gap}. Which numbers are averaged, over how many, and what is added where?"
+            return f"{name} numbers: {gap}"
 
 
 def _check_rms_norm(m):
     for name, (scale, mean) in SCALES.items():
         (x,), (gain,) = _draw((2, 3, C), scale=scale, mean=mean), _draw((C,), seed=1)
         if gap := difference(m.rms_norm(x, gain, eps=1e-5)[0], F.rms_norm(x, (C,), gain, eps=1e-5)):
-            return f"{name} numbers: {gap}. Which numbers are averaged, over how many, and what is added where?"
+            return f"{name} numbers: {gap}"
 
 
 def _check_batch_norm(m):
@@ -50,13 +50,13 @@ def _check_batch_norm(m):
     for step in range(3):
         (x,) = _draw((4, 3, C), scale=2.0, mean=5.0, seed=step)
         if gap := _gap(ours(x), theirs(x.flatten(0, 1)).view(x.shape)):
-            return f"in training: {gap}. All tokens of the batch together, each of the {C} numbers by itself"
+            return f"in training: {gap}"
     for name, found, wanted in (
         ("mean", ours.mean, theirs.running_mean),
         ("variance", ours.variance, theirs.running_var),
     ):
         if gap := difference(found, wanted):
-            return f"the {name} remembered after three batches: {gap}. How much of it does a batch replace?"
+            return f"the {name} remembered after three batches: {gap}"
     (x,) = _draw((1, 1, C), seed=9)
     if gap := difference(ours.eval()(x), theirs.eval()(x[0])[None]):
         return f"in eval mode, one token alone: {gap}"
@@ -80,7 +80,7 @@ def _check_back(m):
         _, back = norm(*(t.detach() for t in inputs))
         for what, found, right in zip(("x", "the gain", "the bias"), back(dy), wanted, strict=False):
             if gap := _gap(found, right):
-                return f"{name}: the gradient of {what} by hand is not autograd's: {gap}. Which paths lead from x to y?"
+                return f"{name}: the gradient of {what} by hand is not autograd's: {gap}"
 
 
 def _check_centred(m):
@@ -95,7 +95,7 @@ def _check_centred(m):
     if (dx * unit).sum(-1).abs().max() > 1e-9:
         return f"the gradient through RMSNorm is not orthogonal to x: {(dx * unit).sum(-1).abs().max():.2g}"
     if dx.sum(-1).abs().max() < 1e-3:
-        return "the gradient through RMSNorm sums to 0: it centres, and RMSNorm does not"
+        return "the gradient through RMSNorm sums to 0"
 
 
 def _check_scale(m):
@@ -120,7 +120,7 @@ def _check_half(m):
             worst = ((found.double() - wanted).abs() / wanted.abs()).max().item()
             if not worst < 1.1 * 2.0**-bits:  # one rounding to `bits` bits: half a unit of the last
                 words = f"{name} of numbers of size {scale:g} in {dtype}: wrong by {worst:.2g}"
-                return f"{words}, one rounding is {2.0**-bits:.2g}. In which type is each step?"
+                return f"{words}, one rounding is {2.0**-bits:.2g}"
 
 
 def _check_alone(m):
@@ -132,7 +132,7 @@ def _check_alone(m):
         gaps = (norm(x, gain, bias)[0] - norm(changed, gain, bias)[0]).abs().amax(dim=-1)
         moved = [tuple(place) for place in (gaps > 1e-9).nonzero().tolist()]
         if moved != [(0, 3)]:
-            return f"{name}: the token at (0, 3) was replaced, and these came out otherwise: {moved}. Over which axes?"
+            return f"{name}: the token at (0, 3) was replaced, and these came out otherwise: {moved}"
 
 
 ACTIVATIONS = {
@@ -163,7 +163,7 @@ def _check_gated(function, activation):
     wanted = activation(gate) * up
     y, back = function(gate.detach(), up.detach())
     if gap := difference(y, wanted.detach()):
-        return f"the activated gate times up: {gap}. Turn the sign of up: does the output's turn?"
+        return f"the activated gate times up: {gap}"
     for name, found, right in zip(("gate", "up"), back(dy), torch.autograd.grad(wanted, inputs, dy), strict=True):
         if gap := difference(found, right):
             return f"the gradient of {name}: {gap}"
@@ -177,7 +177,7 @@ def _check_gate(m):
     layer = m.SwiGLU(C, 7).double()
     (x,) = _draw((3, C))
     if gap := difference(layer(x), layer.proj(F.silu(layer.gate(x)) * layer.up(x))):
-        return f"the module with its own weights: {gap}. Follow x through the three matrices"
+        return f"the module with its own weights: {gap}"
 
 
 def _check_fresh(m):
@@ -217,15 +217,13 @@ def _check_places(m):
             outputs.append(block(x))
         seen[place] = difference(*outputs, tolerance=0.05), outputs[0].square().mean().item()
     if seen["sandwich"][0]:
-        return (
-            f"sandwich: branches 1000 times as large gave another output: {seen['sandwich'][0]}. Is their norm there?"
-        )
+        return f"sandwich: branches 1000 times as large gave another output: {seen['sandwich'][0]}"
     if not seen["pre"][0]:
-        return "pre: branches 1000 times as large changed nothing: is there a norm behind them?"
+        return "pre: branches 1000 times as large changed nothing"
     if not 0.9 < seen["post"][1] < 1.1:
-        return f"post: a block gives a mean square of {seen['post'][1]:.3g}, expected 1: is the norm on the stream?"
+        return f"post: a block gives a mean square of {seen['post'][1]:.3g}, expected 1"
     if seen["pre"][1] < 5:
-        return f"pre: a stream of mean square 25 became {seen['pre'][1]:.3g}: what stands on the stream?"
+        return f"pre: a stream of mean square 25 became {seen['pre'][1]:.3g}, expected more than 5"
 
 
 def _check_qk(m):
@@ -250,122 +248,42 @@ def _check_inputs(m):
 
 
 CHECKS = [
-    Check("LayerNorm is PyTorch's, at any scale", _check_layer_norm),
-    Check("RMSNorm is PyTorch's, at any scale", _check_rms_norm),
-    Check("BatchNorm is PyTorch's, in training, in memory and in eval mode", _check_batch_norm),
+    Check(
+        "LayerNorm is PyTorch's, at any scale",
+        _check_layer_norm,
+        "Which numbers are averaged, over how many, and what is added where?",
+    ),
+    Check(
+        "RMSNorm is PyTorch's, at any scale",
+        _check_rms_norm,
+        "Which numbers are averaged, over how many, and what is added where?",
+    ),
+    Check(
+        "BatchNorm is PyTorch's, in training, in memory and in eval mode",
+        _check_batch_norm,
+        "Which tokens are averaged? How much of what is remembered does a batch replace?",
+    ),
     Check("a fresh norm gives a mean square of 1", _check_fresh),
-    Check("the backward passes by hand equal autograd's", _check_back),
-    Check("the gradient through LayerNorm sums to zero, through RMSNorm it does not", _check_centred),
+    Check("the backward passes by hand equal autograd's", _check_back, "Which paths lead from x to y?"),
+    Check(
+        "the gradient through LayerNorm sums to zero, through RMSNorm it does not",
+        _check_centred,
+        "Which directions does the norm take out of its input?",
+    ),
     Check("a larger input gives the same output", _check_scale),
-    Check("half precision is rounded once", _check_half),
-    Check("a token's norm knows nothing of other tokens", _check_alone),
+    Check("half precision is rounded once", _check_half, "In which type is each step?"),
+    Check("a token's norm knows nothing of other tokens", _check_alone, "Over which axes is the mean?"),
     Check("activations and their slopes are PyTorch's", _check_activations),
-    Check("SwiGLU is silu(gate) * up", _check_swiglu),
-    Check("the module's gate is the gate", _check_gate),
+    Check("SwiGLU is silu(gate) * up", _check_swiglu, "Turn the sign of up: does the output's turn?"),
+    Check("the module's gate is the gate", _check_gate, "Which matrix goes through silu?"),
     Check("DyT is tanh(a x), scaled and shifted", _check_dyt),
-    Check("each place has its norms where it should", _check_places),
+    Check(
+        "each place has its norms where it should",
+        _check_places,
+        "Which norms stand on the stream, and which on the branches?",
+    ),
     Check("QK-norm takes the size out of queries and keys", _check_qk),
     Check("what cannot work is refused in words", _check_inputs),
-]
-
-FAULTS = [
-    Fault(
-        name="epsilon outside the root",
-        line="scale = (centred.square().mean(dims, keepdim=True) + eps).rsqrt()",
-        becomes="scale = 1 / (centred.square().mean(dims, keepdim=True).sqrt() + eps)",
-        symptom="no difference, except where activations are tiny: at size 0.001 the output is three times too large",
-        hints=["what does the healthy one do with numbers of size 0.001?", "where does the paper have its epsilon?"],
-        seen_in="hyunwoongko/transformer#7, codertimo/BERT-pytorch#30",
-    ),
-    Fault(
-        name="the unbiased variance",
-        line="scale = (centred.square().mean(dims, keepdim=True) + eps).rsqrt()",
-        becomes="n = math.prod(x.shape[d] for d in dims); "
-        "scale = (centred.square().sum(dims, keepdim=True) / (n - 1) + eps).rsqrt()",
-        symptom="the output is too small: at 512 numbers by a thousandth, at 5 by a tenth",
-        hints=["the mean square of what a fresh norm gives should be 1: is it?"],
-        seen_in="harvardnlp/annotated-transformer#119",
-    ),
-    Fault(
-        name="the square in place of the root",
-        line="scale = (centred.square().mean(dims, keepdim=True) + eps).rsqrt()",
-        becomes="scale = 1 / (centred.square().mean(dims, keepdim=True) + eps) ** 2",
-        symptom="large inputs come out tiny, tiny ones huge; only where the mean square is 1 all is well",
-        hints=["make the input ten times as large: what should happen?"],
-        seen_in="131250208/TPlinker-joint-extraction#37",
-    ),
-    Fault(
-        name="squares in float16",
-        line="return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x",
-        becomes="return x",
-        symptom="perfect in float32; in float16 tokens of large numbers come out as zeros",
-        hints=["what is the square of 300, and what is float16's largest number?"],
-        seen_in="jingyaogong/minimind#301",
-    ),
-    Fault(
-        name="cast before the gain",
-        line="return (unit * gain + bias).to(x.dtype), back",
-        becomes="return unit.to(x.dtype) * gain.to(x.dtype) + bias.to(x.dtype), back",
-        symptom="in bfloat16 each layer drifts by a last digit from the model that the weights are from",
-        hints=["how many roundings are there between unit and y?"],
-        seen_in="google/gemma_pytorch#67",
-    ),
-    Fault(
-        name="the mean over the wrong axes",
-        line="unit, back_unit = normalise(widened(x), (-1,), eps, centre=True)",
-        becomes="unit, back_unit = normalise(widened(x), tuple(range(1, x.ndim)), eps, centre=True)",
-        symptom="attention is causal, and yet a text's first tokens score otherwise when its last one changes",
-        hints=["which part, other than attention, can bring tokens together?", "over which axes is the mean?"],
-        seen_in="reczoo/FuxiCTR#23",
-    ),
-    Fault(
-        name="no gradient through the mean",
-        line="return scale * (du - along - shift)",
-        becomes="return scale * (du - along)",
-        symptom="the forward pass is right to the last digit; training is, at our size, none the worse for it",
-        hints=["which two directions should be missing in the gradient?"],
-        seen_in="openxla/xla#8225 (found in review: the backward pass that was matched is not LayerNorm's)",
-    ),
-    Fault(
-        name="gate and value swapped",
-        line="return self.proj(swiglu(self.gate(x), self.up(x))[0])",
-        becomes="return self.proj(swiglu(self.up(x), self.gate(x))[0])",
-        symptom="trained from scratch: nothing at all. With weights from elsewhere: gibberish",
-        hints=["the two matrices have the same shape: what tells them apart?"],
-        seen_in="ml-explore/mlx-lm#767",
-    ),
-    Fault(
-        name="a parenthesis too far",
-        line="return value * up, back",
-        becomes="return silu(gate * up)[0], back",
-        symptom="trained from scratch it is no worse, at our size; turn the signs of gate and up, and the output stays",
-        hints=["the healthy one, with both signs turned: what changes?", "what goes through silu?"],
-        seen_in="Nijikadesu/breakdown-minimind#3",
-    ),
-    Fault(
-        name="a constant of GELU",
-        line="t = torch.tanh(c * (x + 0.044715 * x**3))",
-        becomes="t = torch.tanh(c * (x + 0.44715 * x**3))",
-        symptom="a curve that looks like a GELU; its slope by hand is no longer its slope",
-        hints=["compare with the exact one at x = 1: 0.8413"],
-        seen_in="apache/tvm#16188 (a tanh GELU that was not one)",
-    ),
-    Fault(
-        name="momentum the other way round",
-        line="self.mean += self.momentum * (tokens.mean(0) - self.mean)",
-        becomes="self.mean += (1 - self.momentum) * (tokens.mean(0) - self.mean)",
-        symptom="in training all is well; in eval mode the result depends on the last batch",
-        hints=["how much of the remembered mean is left after one batch?"],
-        seen_in="Jermmy/pytorch-quantization-demo#17 (PyTorch's 0.1 in TensorFlow's formula), bonlime/pytorch-tools#97",
-    ),
-    Fault(
-        name="a variance that is never remembered",
-        line="self.variance += self.momentum * (tokens.var(0) - self.variance)",
-        becomes="variance = self.variance + self.momentum * (tokens.var(0) - self.variance)  # noqa: F841",
-        symptom="in training all is well; in eval mode the mean square is not near 1, however long one trained",
-        hints=["print what eval mode uses, before and after training"],
-        seen_in="paiml/aprender#2166 (there, neither mean nor variance)",
-    ),
 ]
 
 

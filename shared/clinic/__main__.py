@@ -1,0 +1,7 @@
+"""python -m shared.clinic"""
+
+import sys
+
+from shared.clinic.terminal import main
+
+sys.exit(main())
