@@ -1,35 +1,40 @@
-# Every target makes .venv first and installs what it needs, if it is missing or the requirements changed.
+# Every target first sees to .venv: tools/set_up.py makes it, or says in words why it cannot.
 PYTHON ?= python3
+CORES ?= 2
 N ?= 04
 BIN = .venv/bin
 RUN = $(BIN)/python
+NAMED = $(if $(filter file,$(origin PYTHON)),,--named)
+SET_UP = command -v $(PYTHON) >/dev/null || { \
+	echo "There is no $(PYTHON) here. Install Python 3.11 or newer and name it: make PYTHON=python3.12"; exit 1; }; \
+	$(PYTHON) tools/set_up.py $(NAMED) requirements.txt
 
-.PHONY: help lab test lesson dashboard bench checkpoint world text build picture readme
+.PHONY: help .venv/ready .venv/ready-dev lab test lesson clinic dashboard bench checkpoint verify world text build picture readme
 help:            ## show this list
 	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 12
 
-.venv/ready: requirements.txt
-	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.txt
-	@touch $@
+.venv/ready:
+	@$(SET_UP)
 
-.venv/ready-dev: .venv/ready requirements-dev.txt
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
-	@touch $@
+.venv/ready-dev:
+	@$(SET_UP) requirements-dev.txt
 
 lab: .venv/ready            ## open JupyterLab on the lessons
-	$(BIN)/jupyter lab
+	JUPYTER_PATH= $(BIN)/jupyter lab
 
 lesson: .venv/ready         ## run one notebook without a browser and print its verdict: make lesson N=04
 	@$(RUN) tools/notebooks.py run $(N)
 
+clinic: .venv/ready         ## find out what ails a program: make clinic, or make clinic P="04 any"
+	@$(RUN) -m shared.clinic $(P)
+
 dashboard: .venv/ready      ## open the sampling dashboard
 	cd 07_entropy_plotter && ../$(BIN)/streamlit run dashboard.py
 
-test: .venv/ready-dev       ## lint, then run every test and every notebook
+test: .venv/ready-dev       ## lint, then run every test and every notebook, on two cores: make test CORES=1 for one
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n $(CORES)
 
 bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_bpe.py
@@ -37,15 +42,19 @@ bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_attention.py
 	$(RUN) tests/benchmarks/bench_norms.py
 	$(RUN) tests/benchmarks/bench_tiny_lm.py
+	$(RUN) tests/benchmarks/bench_generation.py
 	$(RUN) tests/benchmarks/bench_world.py
 	$(RUN) tests/benchmarks/bench_dashboard.py
 
 world: .venv/ready          ## the story world: its floors, a story, and how near the trained model is to the truth
-	$(RUN) -m shared.world --report
+	$(RUN) -m shared.story_model --report
 
 checkpoint: .venv/ready     ## train the story model anew (about two hours on two cores; goes on if interrupted)
-	$(RUN) -m shared.pretrain
-	$(RUN) -m shared.world --pictures
+	$(RUN) -m shared.story_model.pretrain
+	$(RUN) -m shared.story_model --pictures
+
+verify: .venv/ready         ## run a sample of each stored sweep again: does today's code give what is stored?
+	@status=0; for sweep in [01][0-9]_*/*_sweep.py; do $(RUN) $$sweep --verify --workers 2 || status=1; done; exit $$status
 
 text: .venv/ready-dev       ## write a notebook as a script to edit: scratch/<name>.py
 	$(RUN) tools/notebooks.py text $(N)

@@ -25,24 +25,34 @@ FLAGS = ["--no-sandbox", "--disable-gpu"]
 def served(script: Path = FOLDER / "dashboard.py") -> Iterator[str]:
     """A Streamlit page served on a free loopback port, from the script's own folder: yields its host and port.
 
-    Raises RuntimeError if the server ends before it answers.
+    Raises RuntimeError if the server ends before it answers, thrice: somebody else may have taken the free port.
     """
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        host = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "streamlit", "run", script.name, "--server.headless=true"]
-    command += ["--server.address=127.0.0.1", f"--server.port={host.split(':')[1]}"]
-    command += ["--browser.gatherUsageStats=false"]
-    process = subprocess.Popen(command, cwd=script.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    for _ in range(3):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            host = f"127.0.0.1:{free.getsockname()[1]}"
+        command = [sys.executable, "-m", "streamlit", "run", script.name, "--server.headless=true"]
+        command += ["--server.address=127.0.0.1", f"--server.port={host.split(':')[1]}"]
+        command += ["--browser.gatherUsageStats=false"]
+        process = subprocess.Popen(command, cwd=script.parent, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if _comes_up(process, host):
+            break
+    else:
+        raise RuntimeError(f"{' '.join(command)} has ended with {process.returncode}")
     try:
-        while not _answers(f"http://{host}/_stcore/health"):
-            if process.poll() is not None:
-                raise RuntimeError(f"{' '.join(command)} has ended with {process.returncode}")
-            time.sleep(0.05)
         yield host
     finally:
         process.terminate()
         process.wait(20)
+
+
+def _comes_up(process: subprocess.Popen, host: str) -> bool:
+    """Wait until the server answers (True) or has ended (False)."""
+    while not _answers(f"http://{host}/_stcore/health"):
+        if process.poll() is not None:
+            return False
+        time.sleep(0.05)
+    return process.poll() is None  # else it was another's server that answered
 
 
 def _answers(address: str) -> bool:
