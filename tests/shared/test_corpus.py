@@ -2,7 +2,6 @@
 
 import re
 import sys
-from collections import Counter
 
 import pytest
 import torch
@@ -25,7 +24,7 @@ def ascii_corpus(codes: list[int], held_out: float = 0.5) -> Corpus:
     return Corpus("".join(map(chr, codes)), held_out=held_out)
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(unicode_text)
 def test_bytes_are_utf8_and_decode_to_the_same_text(by_bytes, text):
     """For every text: the ids are its UTF-8 bytes as int64, and decoding them gives the text back."""
@@ -35,14 +34,14 @@ def test_bytes_are_utf8_and_decode_to_the_same_text(by_bytes, text):
     assert by_bytes.decode(ids) == text
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.binary())
 def test_bytes_that_are_not_utf8_decode_as_python_replaces_them(by_bytes, raw):
     """A model may draw any bytes: what is not UTF-8 becomes the replacement character, never an error."""
     assert by_bytes.decode(torch.tensor([*raw], dtype=torch.long)) == str(raw, "utf-8", "replace")
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.text(st.characters(exclude_categories=["Cs"]), min_size=8), st.floats(0.3, 0.7))
 def test_both_parts_together_are_the_text(text, share):
     """Nothing is lost or doubled at the cut, and no character is torn in two by it."""
@@ -52,22 +51,13 @@ def test_both_parts_together_are_the_text(text, share):
     assert abs(len(last) - share * len(text)) <= 1  # rounding to a whole character
 
 
-@pytest.mark.parametrize(("share", "kept"), [(0.1, 100), (0.25, 250), (0.5, 500)])
-def test_held_out_share_is_the_last_part(share, kept):
-    """A thousand characters with a share kept back: that many, from the end."""
-    corpus = Corpus("a" * (1000 - kept) + "b" * kept, held_out=share)
-    assert corpus.train.unique().tolist() == [ord("a")]
-    assert corpus.held_out.unique().tolist() == [ord("b")]
-    assert (len(corpus.train), len(corpus.held_out)) == (1000 - kept, kept)
-
-
-def test_a_tenth_is_held_out_by_default():
+def test_the_held_out_share_is_the_last_part():
+    """A tenth by default, or what is asked for, from the end; of it at most 64 windows."""
+    corpus = Corpus("a" * 750 + "b" * 250, held_out=0.25)
+    assert corpus.train.tolist() == [ord("a")] * 750 and corpus.held_out.tolist() == [ord("b")] * 250
     assert len(Corpus("a" * 1000).held_out) == 100
-
-
-def test_a_thousand_words_by_default():
-    text = " ".join(f"word{i}" for i in range(3000))
-    assert Corpus(text, unit="words").vocab_size == 1000
+    assert len(Corpus("a" * 1000).held_out_windows(1)[0]) == 64
+    assert Corpus(" ".join(f"word{i}" for i in range(3000)), unit="words").vocab_size == 1000
 
 
 def test_byte_names_are_distinct_and_readable():
@@ -93,11 +83,10 @@ def test_vocabulary_never_sees_the_held_out_part():
     """A word that stands only in the held-out part has no id, however frequent it is there."""
     corpus = Corpus("one two " * 50 + "three " * 50, unit="words", held_out=300 / 700)
     assert corpus.names == ["<unk>", "one", "two"]
-    assert corpus.vocab_size == 3
     assert corpus.held_out.tolist() == [0] * 50
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(st.lists(st.sampled_from(["red", "green", "blue", ".", ",", "(", "12"]), min_size=8))
 def test_known_words_come_back_joined_by_a_space(tokens):
     """With room for every word, words round-trip up to the spaces between them."""
@@ -106,18 +95,7 @@ def test_known_words_come_back_joined_by_a_space(tokens):
     assert corpus.encode("  ".join(tokens)).dtype == torch.int64
 
 
-def test_word_vocabulary_holds_the_most_frequent():
-    """Against a plain count of the documentation's own words: no word left out is more frequent than one kept."""
-    text = python_docs()[:50_000]
-    corpus = Corpus(text, unit="words", vocab_size=50)
-    counts = Counter(re.findall(r"\w+|[^\w\s]", text[:45_000]))
-    kept = [counts.pop(name) for name in corpus.names[1:]]
-    assert len(kept) == 49
-    assert kept == sorted(kept, reverse=True)
-    assert min(kept) >= max(counts.values())
-
-
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(numbers, st.data())
 def test_batch_is_windows_of_the_training_part(codes, data):
     """For every size: x stands in the training part, y is x one token later."""
@@ -140,18 +118,13 @@ def test_batch_draws_every_window_equally_often():
 
 
 def test_batch_follows_its_generator(by_bytes):
-    """The same seed gives the same windows; without a generator torch's own seed decides."""
+    """The same seed gives the same windows."""
     first, again, other = (by_bytes.batch(8, 4, torch.Generator().manual_seed(seed))[0] for seed in (0, 0, 1))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    torch.manual_seed(3)
-    state = torch.get_rng_state()
-    first, _ = by_bytes.batch(8, 4)
-    torch.set_rng_state(state)
-    assert torch.equal(first, by_bytes.batch(8, 4)[0])
 
 
-@settings(deadline=None)
+@settings(deadline=None, max_examples=40)
 @given(numbers, st.data(), st.integers(1, 12))
 def test_held_out_windows_do_not_overlap_and_are_spread(codes, data, most):
     """For every size: as many as asked or as fit, y one later than x, starts a context apart, gaps nearly equal."""
@@ -173,17 +146,7 @@ def test_held_out_windows_do_not_overlap_and_are_spread(codes, data, most):
     assert gaps.max() - gaps.min() <= 1
 
 
-def test_held_out_windows_reach_the_end_of_the_held_out_part():
-    """127 windows fit and 64 are asked for: the last one taken is among the last two, not in the middle."""
-    corpus = ascii_corpus([1] * 10 + [1] * 1017, held_out=1017 / 1027)
-    corpus.held_out = torch.arange(1017)
-    x, _ = corpus.held_out_windows(8, most=64)
-    assert len(x) == 64
-    assert x[-1, 0] >= 125 * 8
-    assert len(corpus.held_out_windows(8)[0]) == 64
-
-
-@pytest.mark.parametrize("context", [0, -1, 20, 21])
+@pytest.mark.parametrize("context", [0, 20])
 def test_context_that_does_not_fit_is_named(context):
     """A window needs a target after its last token: the error has the context and what is allowed."""
     corpus = ascii_corpus([1] * 40)
@@ -219,13 +182,9 @@ def test_two_tokens_on_each_side_are_enough():
 
 
 def test_python_docs_is_long_english():
-    """Hundreds of thousands of characters, the same at each call, mostly ASCII, with Python's own words in it."""
+    """Hundreds of thousands of characters, with Python's own words in it."""
     text = python_docs()
-    assert len(text) > 300_000
-    assert text == python_docs()
-    assert sum(map(str.isascii, text)) / len(text) > 0.99
-    assert text.count(" the ") > 1000
-    assert 'The "assert" statement' in text
+    assert len(text) > 300_000 and text.count(" the ") > 1000 and 'The "assert" statement' in text
 
 
 def test_python_without_its_documentation_is_told(monkeypatch):

@@ -1,21 +1,17 @@
-"""Lesson 05: the decoder against transformers and autograd, the reader of Hugging Face folders, the sweep's arms.
+"""Lesson 05: the decoder against transformers and autograd, models of others in its parts, the sweep's arms.
 (Its clinic: test_clinics.py.)"""
 
-import itertools
-import json
-import sys
 from types import SimpleNamespace
 
 import block
 import depth_sweep
 import pytest
 import torch
-from block_clinic import EXERCISES
+from block_checks import EXERCISES
 from block_hf import continue_text, load_hf
 from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
@@ -51,25 +47,18 @@ def tokens(n=3, time=20, below=50):
     return torch.randint(below, (n, time), generator=torch.Generator().manual_seed(1))
 
 
-def test_faults_are_thirteen_different_ones():
-    assert len({(fault.line, fault.becomes) for fault in block.FAULTS}) == len(block.FAULTS) == 13
-    assert len(block.CHECKS) == 16
-
-
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
         ("gpt2", {}),
-        ("gpt2", {"layer_norm_epsilon": 0.1}),
-        ("llama", {}),
-        ("llama", {"num_key_value_heads": 6}),
+        ("gpt2", {"layer_norm_epsilon": 0.1, "activation_function": "gelu", "tie_word_embeddings": False}),
         ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
         ("llama", {"attention_bias": True, "mlp_bias": True}),
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}, "rms_norm_eps": 0.1}),
     ],
 )
 def test_it_is_gpt2_and_llama(tmp_path, kind, changes):
-    """Logits of size 1 to 10, in float32 and in another order of sums: equal to 1e-4."""
+    """Logits of size 1 to 10, in float32 and in another order of sums: equal to 1e-4. (Reading: test_hf.py.)"""
     theirs = saved(tmp_path, kind, **changes)
     ours = load_hf(tmp_path)
     assert not ours.training
@@ -78,35 +67,14 @@ def test_it_is_gpt2_and_llama(tmp_path, kind, changes):
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
 
 
-def test_older_files_and_split_files(tmp_path):
-    """GPT-2 as it was published: no prefix, masks among the weights. And any model in several files."""
-    theirs = saved(tmp_path, "gpt2")
-    file = tmp_path / "model.safetensors"
-    tensors = {name.removeprefix("transformer."): tensor for name, tensor in load_file(file).items()}
-    tensors |= {f"h.{i}.attn.bias": torch.ones(1, 1, 32, 32).tril() for i in range(2)}
-    file.unlink()
-    names = sorted(tensors)
-    save_file({name: tensors[name] for name in names[:9]}, tmp_path / "model-00001-of-00002.safetensors")
-    save_file({name: tensors[name] for name in names[9:]}, tmp_path / "model-00002-of-00002.safetensors")
-    with torch.no_grad():
-        torch.testing.assert_close(load_hf(tmp_path)(tokens()), theirs(tokens()).logits, atol=1e-4, rtol=0)
-
-
-def test_half_precision_is_read_as_float32(tmp_path):
-    saved(tmp_path, "llama")
-    file = tmp_path / "model.safetensors"
-    save_file({name: tensor.bfloat16() for name, tensor in load_file(file).items()}, file)
-    assert {p.dtype for p in load_hf(tmp_path).parameters()} == {torch.float32}
-
-
-def test_a_config_of_before_rope_parameters(tmp_path):
-    """Older Llamas name the base at the top level."""
-    theirs = saved(tmp_path, "llama", rope_parameters={"rope_type": "default", "rope_theta": 77.0})
-    config = json.loads((tmp_path / "config.json").read_text())
-    del config["rope_parameters"]
-    (tmp_path / "config.json").write_text(json.dumps(config | {"rope_theta": 77.0, "rope_scaling": None}))
-    with torch.no_grad():
-        torch.testing.assert_close(load_hf(tmp_path)(tokens()), theirs(tokens()).logits, atol=1e-4, rtol=0)
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [("gpt2", {"n_inner": 40}, "40 wide"), ("llama", {"head_dim": 6}, "6 heads 6 wide in a model 24 wide")],
+)
+def test_widths_that_the_parts_do_not_have_are_refused(tmp_path, kind, changes, message):
+    saved(tmp_path, kind, **changes)
+    with pytest.raises(ValueError, match=message):
+        load_hf(tmp_path)
 
 
 def test_it_writes_what_transformers_writes(tmp_path):
@@ -121,64 +89,12 @@ def test_it_writes_what_transformers_writes(tmp_path):
     greedy = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
     ids = theirs.generate(prompt, attention_mask=torch.ones_like(prompt), **greedy)
     assert continue_text(tmp_path, "w1 w2", 12) == " ".join(f"w{i}" for i in ids[0].tolist())
-    with pytest.raises(ValueError, match="no tokens"):
-        continue_text(tmp_path, "")
+    for text, message in (("", "is empty|no tokens"), ("w1 " * 90, "the model reads")):
+        with pytest.raises(ValueError, match=message):
+            continue_text(tmp_path, text)
 
 
-def config_with(**changes):
-    """A change of config.json."""
-
-    def change(folder):
-        path = folder / "config.json"
-        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
-
-    return change
-
-
-def tensors_with(change):
-    """A change of the saved tensors."""
-
-    def apply(folder):
-        tensors = load_file(folder / "model.safetensors")
-        change(tensors)
-        save_file(tensors, folder / "model.safetensors")
-
-    return apply
-
-
-@pytest.mark.parametrize(
-    ("kind", "spoil", "message"),
-    [
-        ("gpt2", lambda folder: (folder / "config.json").unlink(), "no file at .*config.json"),
-        ("gpt2", lambda folder: (folder / "config.json").write_text("{"), "not JSON"),
-        ("gpt2", lambda folder: (folder / "config.json").write_text('{"model_type": "gpt2"}'), "does not say 'n_embd'"),
-        ("gpt2", lambda folder: (folder / "model.safetensors").unlink(), "no .*safetensors"),
-        ("gpt2", lambda folder: (folder / "model.safetensors").write_bytes(b"?" * 99), "damaged"),
-        ("gpt2", config_with(model_type="bert"), "holds a 'bert'"),
-        ("gpt2", config_with(activation_function="relu"), "activation_function is 'relu'"),
-        ("gpt2", config_with(n_inner=7), "n_inner is 7"),
-        ("gpt2", config_with(scale_attn_by_inverse_layer_idx=True), "scale_attn_by_inverse_layer_idx is True"),
-        ("gpt2", config_with(n_layer=3), "no 'h.2."),
-        ("gpt2", config_with(n_layer=1), "does not use: .*h.1.attn"),
-        ("gpt2", config_with(n_positions=31), r"positions.table.weight has shape \(32, 24\)"),
-        ("llama", config_with(hidden_act="gelu"), "hidden_act is 'gelu'"),
-        ("llama", config_with(head_dim=8), "head_dim is 8"),
-        ("llama", config_with(rope_parameters={"rope_type": "llama3", "rope_theta": 5e5}), "rope_type is 'llama3'"),
-        ("llama", config_with(rope_parameters=None, rope_scaling={"type": "linear"}), "rope_type is 'linear'"),
-        ("llama", config_with(num_key_value_heads=3), "qkv.weight has shape"),
-        ("llama", tensors_with(lambda t: t.pop("model.norm.weight")), "no 'norm.weight'"),
-        ("llama", tensors_with(lambda t: t.pop("lm_head.weight")), "no 'lm_head.weight'"),
-        ("llama", tensors_with(lambda t: t.update(extra=torch.ones(1))), "does not use: .'extra'"),
-    ],
-)
-def test_what_does_not_fit_is_named(tmp_path, kind, spoil, message):
-    saved(tmp_path, kind)
-    spoil(tmp_path)
-    with pytest.raises(ValueError, match=message):
-        load_hf(tmp_path)
-
-
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     heads=st.integers(1, 3),
     width=st.integers(1, 4),
@@ -203,22 +119,17 @@ def test_gradients_by_hand_are_autograds(heads, width, layers, batch, seed):
 
 
 @pytest.mark.parametrize(
-    ("message", "build"),
+    "build",
     [
-        ("even", lambda: block.Attention(12, 4, rotary_base=100.0)),  # 3 wide: chunk made pairs of 2 and 1
-        ("1 or more", lambda: block.Attention(12, 0)),
-        ("1 or more", lambda: block.Attention(12, 3, n_kv_heads=0)),
-        ("1 or more", lambda: block.Attention(12, 3, n_kv_heads=-1)),
-        ("1 or more", lambda: block.Attention(0, 3)),
-        *[
-            ("1 or more", lambda s=s: block.Decoder(*s))
-            for s in ((0, 4), (9, 0), (9, 4, 0), (9, 4, 8, 0), (9, 4, 8, 1, 0))
-        ],
+        lambda: block.Attention(12, 3, n_kv_heads=0),
+        lambda: block.Attention(12, 3, n_kv_heads=-1),
+        lambda: block.Attention(0, 3),
+        *(lambda sizes=sizes: block.Decoder(*sizes) for sizes in ((9, 0), (9, 4, 0), (9, 4, 8, 0), (9, 4, 8, 1, 0))),
     ],
 )
-def test_sizes_that_cannot_work_are_refused(message, build):
-    """With a ValueError, as the docstrings say: never other numbers than asked for."""
-    with pytest.raises(ValueError, match=message):
+def test_sizes_that_cannot_work_are_refused(build):
+    """Those that the clinic's check of refusals does not ask."""
+    with pytest.raises(ValueError, match="1 or more"):
         build()
 
 
@@ -253,11 +164,11 @@ def test_the_last_token_by_hand_is_only_a_target():
     assert abs(block.loss_and_gradients(weights, x, 2)[0] - wanted) < 1e-9
 
 
-@pytest.mark.parametrize("shape", [(2, 1), (0, 5)])
-def test_a_loss_without_a_next_token_is_refused(shape):
-    """It was NaN."""
+def test_a_loss_of_no_text_is_refused():
+    """It was NaN. Two tokens are enough: an even guess among seven costs ln 7."""
+    assert block.next_token_loss(torch.zeros(1, 2, 7), tokens(1, 2, 7)).item() == pytest.approx(1.945910, abs=1e-6)
     with pytest.raises(ValueError, match="2 tokens"):
-        block.next_token_loss(torch.zeros(*shape, 7), torch.zeros(shape, dtype=torch.long))
+        block.next_token_loss(torch.zeros(0, 5, 7), torch.zeros(0, 5, dtype=torch.long))
 
 
 def test_the_story_models_parts():
@@ -307,24 +218,9 @@ def test_looks_linear():
     torch.testing.assert_close(model.blocks[0].feed_forward(x), x, atol=1e-5, rtol=0)
 
 
-def test_the_sweep_runs(monkeypatch, capsys):
-    """Two depths, one rate, three steps: the whole path, nothing written."""
-    before = depth_sweep.RESULTS.read_bytes()
-    monkeypatch.setattr(sys, "argv", ["depth_sweep.py", "--quick"])
-    depth_sweep.main()
-    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert {(row["layers"], row["arm"]) for row in rows} == {(n, arm) for n in (2, 3) for arm in depth_sweep.SKIPS}
-    assert len(rows) == 2 * len(depth_sweep.SKIPS) * 2 and all(2 < row["loss"] < 8 for row in rows)
-    assert depth_sweep.RESULTS.read_bytes() == before
-
-
-def test_what_the_sweep_stored():
-    """All arms, depths, rates and seeds, and how it was made."""
-    record = json.loads(depth_sweep.RESULTS.read_text())
-    runs = [(row["layers"], row["arm"], row["rate"], row["seed"]) for row in record["rows"]]
-    wanted = itertools.product(depth_sweep.DEPTHS, depth_sweep.SKIPS, depth_sweep.RATES, range(depth_sweep.N_SEEDS))
-    assert sorted(runs) == sorted(wanted) and record["steps"] == depth_sweep.STEPS
-    assert {"command", "seconds", "date", "versions", "threads"} <= record.keys()
+def test_a_run_that_diverges_has_no_loss():
+    """`fit` leaves the last finite weights, whose loss is no result."""
+    assert depth_sweep.run(depth_sweep.SWEEP.quick[0] | {"rate": 1e30}) == {"loss": None}
 
 
 SOLVED = solutions(block, "block_vis.ipynb", torch=torch, nn=nn, F=F)
@@ -332,7 +228,7 @@ SOLVED = solutions(block, "block_vis.ipynb", torch=torch, nn=nn, F=F)
 
 def test_the_exercises_solutions_pass_their_checks():
     """And an exercise that is not done fails."""
-    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).passes
     assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
 
 

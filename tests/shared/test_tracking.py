@@ -21,7 +21,7 @@ import torch
 
 from shared.tracking import track
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 BLOCK, HEAD = 32768, 7  # bytes; a chunk's head is crc (4), length (2), type (1)
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4  # chunk types
 
@@ -156,12 +156,11 @@ def test_run_reads_back_from_its_own_file(folder):
     """Offline is the default; name, project, config and every row are in wandb/ here, as in memory."""
     config = {"lr": 3e-3, "widths": [8, 16], "note": "ünïcode"}
     with track("04-scale-sweep", config, project="attention") as run:
-        for step in range(2000):  # more than one block of the file
+        for step in range(600):  # more than one block of the file
             run.log(loss=1 / (step + 1), step=step)
     stored = only_run(folder)
     assert (stored.name, stored.project, stored.config) == ("04-scale-sweep", "attention", config)
-    assert len(stored.rows) == 2000
-    assert stored.rows == run.history
+    assert len(stored.rows) == 600 and stored.rows == run.history
     assert run.history[1] == {"loss": 0.5, "step": 1}
     assert stored.exit_code == 0
 
@@ -170,13 +169,10 @@ def test_every_kind_of_number_becomes_a_plain_one(folder):
     """Tensors and NumPy scalars without dimensions are stored as int or float; NaN and infinity are kept."""
     numbers = {
         "int": (2, 2),
-        "float": (0.5, 0.5),
         "bool": (True, 1),
         "tensor": (torch.tensor(0.25, requires_grad=True), 0.25),
         "bfloat16": (torch.tensor(0.5, dtype=torch.bfloat16), 0.5),
-        "int tensor": (torch.tensor(7), 7),
         "float32": (np.float32(1.5), 1.5),
-        "float64": (np.float64(2.5), 2.5),
         "int64": (np.int64(3), 3),
         "array": (np.array(4.0), 4.0),
         "nan": (float("nan"), float("nan")),
@@ -199,16 +195,6 @@ def test_wandb_dir_says_where_and_is_made(folder, monkeypatch):
         run.log(loss=1.0)
     assert only_run(elsewhere).rows == [{"loss": 1.0}]
     assert not (folder / "wandb").exists()
-
-
-def test_current_folder_is_the_one_at_the_start_of_the_run(folder, monkeypatch):
-    """A notebook that changes folder between two runs finds each run where it was started."""
-    for place in (folder / "one", folder / "two"):
-        place.mkdir()
-        monkeypatch.chdir(place)
-        with track("here") as run:
-            run.log(loss=1.0)
-        assert only_run(place).rows == [{"loss": 1.0}]
 
 
 def test_nested_tracks_are_two_runs(folder):
@@ -250,16 +236,6 @@ with shared.tracking.track("quiet", {"lr": 1}) as run:
     assert only_run(tmp_path).rows == [{"loss": 1.0}]
 
 
-def test_readers_own_error_reporting_is_kept(calls, monkeypatch):
-    """WANDB_ERROR_REPORTING is set to false only where the reader did not set it."""
-    monkeypatch.setenv("WANDB_ERROR_REPORTING", "true")
-    with track("mine"):
-        assert os.environ["WANDB_ERROR_REPORTING"] == "true"
-    monkeypatch.delenv("WANDB_ERROR_REPORTING")
-    with track("unset"):
-        assert os.environ["WANDB_ERROR_REPORTING"] == "false"
-
-
 def test_disabled_writes_no_file_and_keeps_history(tmp_path):
     """WANDB_MODE=disabled leaves the folder, WANDB_DIR and the home empty; the rows are still in memory."""
     code = """
@@ -275,39 +251,37 @@ assert run.history == [{"loss": 1.0}]
 
 @pytest.mark.parametrize("mode", [None, "", "offline", "online", "disabled"])
 def test_mode_of_the_environment_reaches_wandb(calls, monkeypatch, mode):
-    """wandb.init gets WANDB_MODE, or offline where it is unset or empty; only an online run talks."""
+    """wandb.init gets WANDB_MODE, or offline where it is unset or empty; only an online run talks.
+
+    The key is looked for without a question, and both ends of a run have a limit.
+    """
     if mode is not None:
         monkeypatch.setenv("WANDB_MODE", mode)
     with track("any"):
         pass
+    settings = calls["init"]["settings"]
     assert calls["init"]["mode"] == calls["setup"].mode == (mode or "offline")
-    assert calls["init"]["settings"].silent == (mode != "online")
+    assert settings.silent == (mode != "online")
+    assert calls.get("login", {}).get("prompt") is (False if mode == "online" else None)
+    assert 0 < settings.init_timeout <= 60 and 0 < settings.finish_timeout <= 60
 
 
-def test_online_never_prompts_and_never_waits_for_ever(calls, monkeypatch):
-    """The key is looked for without a question, and both ends of the run have a limit."""
-    monkeypatch.setenv("WANDB_MODE", "online")
-    with track("online"):
-        pass
-    assert calls["login"]["prompt"] is False
-    assert 0 < calls["init"]["settings"].init_timeout <= 60
-    assert 0 < calls["init"]["settings"].finish_timeout <= 60
-
-
-@pytest.mark.parametrize(("key", "problem"), [("", "wandb knows no key"), ("short", "WANDB_API_KEY invalid")])
-def test_online_without_a_key_fails_in_words(tmp_path, key, problem):
-    """With no key, or none that can be one: a ValueError that says what to do; the block is not entered."""
+def test_online_without_a_key_fails_in_words(tmp_path, calls, monkeypatch):
+    """With none that can be one, or with no key: a ValueError that says what to do; the block is not entered."""
     code = "from shared.tracking import track\nwith track('up'): print('entered')"
-    done = python(code, tmp_path, WANDB_MODE="online", WANDB_API_KEY=key)
-    assert done.returncode == 1
-    assert done.stdout == ""
-    last = done.stderr.strip().splitlines()[-1]
-    assert last.startswith(f"ValueError: WANDB_MODE is 'online' but {problem}")
-    assert "run `wandb login` once" in last
-    assert "unset WANDB_MODE" in last
+    done = python(code, tmp_path, WANDB_MODE="online", WANDB_API_KEY="short")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert (
+        done.stderr.strip().splitlines()[-1].startswith("ValueError: WANDB_MODE is 'online' but WANDB_API_KEY invalid")
+    )
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setattr("wandb.login", lambda **arguments: False)
+    said = "but wandb knows no key: run `wandb login` once in a terminal, or unset WANDB_MODE"
+    with pytest.raises(ValueError, match=said), track("up"):
+        pytest.fail("the block was entered")
 
 
-@pytest.mark.parametrize("mode", ["Online", "dryrun", "shared", "no"])
+@pytest.mark.parametrize("mode", ["Online", "dryrun"])
 def test_bad_mode_is_named(folder, monkeypatch, mode):
     """A WANDB_MODE that is none of the three: the error has the value and the three; no file is made."""
     monkeypatch.setenv("WANDB_MODE", mode)
@@ -319,31 +293,17 @@ def test_bad_mode_is_named(folder, monkeypatch, mode):
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [
-        ("high", r"'high' \(str\)"),
-        (None, "None"),
-        ([1.0], r"\[1.0\] \(list\)"),
-        (1j, "1j"),
-        (np.complex64(1), "complex64"),
-        (np.str_("high"), "high"),
-        (np.ones(1), r"ndarray of shape \(1,\)"),
-        (torch.zeros(2, 3), r"Tensor of shape \(2, 3\)"),
-    ],
+    [("high", r"'high' \(str\)"), (None, "None"), (1j, "1j"), (torch.zeros(2, 3), r"Tensor of shape \(2, 3\)")],
 )
 def test_bad_metric_is_named(disabled, value, shown):
     """What is not one number: the error has the metric and the value; the row is dropped, the run goes on."""
     with track("bad") as run:
         with pytest.raises(ValueError, match=f"(?s)metric 'score' is .*{shown}"):
             run.log(loss=1.0, score=value)
+        with pytest.raises(ValueError, match="'bad' was given an empty row"):
+            run.log()
         run.log(loss=2.0)
     assert run.history == [{"loss": 2.0}]
-
-
-def test_empty_row_is_refused(disabled):
-    """log() without a metric is a mistake, not a row."""
-    with track("empty") as run, pytest.raises(ValueError, match="'empty' was given an empty row"):
-        run.log()
-    assert run.history == []
 
 
 @pytest.mark.parametrize("mode", ["offline", "disabled"])

@@ -14,7 +14,7 @@ from folded import solutions
 from gensim.models import Word2Vec
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from skipgram_clinic import EXERCISES
+from skipgram_checks import EXERCISES
 from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
@@ -29,12 +29,6 @@ def as_tensors(text):
     return [torch.tensor(ids, dtype=torch.long) for ids in text]
 
 
-def test_faults_are_fifteen_different_ones():
-    """The notebook speaks of fifteen patients and twenty checks."""
-    assert len({(fault.line, fault.becomes) for fault in skipgram.FAULTS}) == len(skipgram.FAULTS) == 15
-    assert len(skipgram.CHECKS) == 20
-
-
 @settings(max_examples=80, deadline=None)
 @given(text=texts, window=st.integers(1, 6))
 def test_counts_are_those_of_plain_loops(text, window):
@@ -47,7 +41,7 @@ def test_counts_are_those_of_plain_loops(text, window):
     np.testing.assert_allclose(found, wanted, atol=1e-12)  # sums of under 100 numbers of size 1 in float64
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=texts, window=st.integers(1, 6), seed=st.integers(0, 99))
 def test_pairs_are_some_of_the_full_window_and_all_neighbours(text, window, seed):
     """Whatever is drawn: neighbours always, nothing beyond the window, nothing twice."""
@@ -85,32 +79,22 @@ def test_the_noise_is_gensims():
     np.testing.assert_allclose(found, model.cum_table / model.cum_table[-1], atol=1e-6)
 
 
-def test_negatives_pass_a_chi_square_test():
-    """A p-value below 1e-4 once in ten thousand seeds; this one is fixed."""
-    shares = skipgram.noise_distribution(torch.arange(1, 200).double())
-    drawn = torch.bincount(skipgram.draw_negatives(shares, 400_000, torch.Generator().manual_seed(0)), minlength=199)
-    assert scipy.stats.chisquare(drawn.numpy(), (400_000 * shares).numpy()).pvalue > 1e-4
-
-
 def test_a_word_without_share_is_never_drawn():
     """Also at either end, where a random point may fall on a bound."""
     drawn = skipgram.draw_negatives(torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0]), 100_000, torch.Generator().manual_seed(0))
     assert set(drawn.tolist()) == {1, 3}
 
 
-@pytest.mark.parametrize("shape", [(9, 5), (5, 9), (40, 40)])
-def test_singular_values_are_scipys(shape):
-    """And the vectors stand at right angles and give the matrix back as far as rank d can."""
+@pytest.mark.parametrize(("shape", "d"), [((9, 5), 3), ((5, 9), 1), ((40, 40), 3)])
+def test_singular_values_are_scipys(shape, d):
+    """Of matrices of any form; the vectors that belong to them are the clinic's to check."""
     matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    u, s, v = skipgram.truncated_svd(matrix, 3, rounds=300)
-    wanted = np.sort(scipy.sparse.linalg.svds(matrix.numpy(), k=3)[1])[::-1]
-    np.testing.assert_allclose(s, wanted, rtol=1e-6)  # what 300 rounds leave where neighbours are 0.95 as large
-    for side in (u, v):
-        torch.testing.assert_close(side.T @ side, torch.eye(3, dtype=torch.float64), atol=1e-9, rtol=0)
-    torch.testing.assert_close(matrix @ v, u * s, atol=1e-5, rtol=0)
+    wanted = np.sort(scipy.sparse.linalg.svds(matrix.numpy(), k=d)[1])[::-1]
+    found = skipgram.truncated_svd(matrix, d, rounds=300)[1]
+    np.testing.assert_allclose(found, wanted, rtol=1e-6)  # what 300 rounds leave where neighbours are 0.95 as large
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 999), st.floats(1e-6, 1e6))
 def test_cosines_are_sklearns(seed, length):
     """At any length, and with a row of zeros."""
@@ -125,14 +109,15 @@ def test_neighbours_and_analogies_are_gensims():
     model = Word2Vec([[str(i) for i in range(30)]], vector_size=8, min_count=1, epochs=1)
     model.wv.vectors[[model.wv.key_to_index[str(i)] for i in range(30)]] = vectors.numpy()
     model.wv.fill_norms(force=True)
+
+    def theirs(**given):
+        return [int(name) for name, _ in model.wv.most_similar(**given, topn=4)]
+
     for word in range(30):
-        assert [str(i) for i in skipgram.nearest(vectors, word, 6)] == [
-            name for name, _ in model.wv.most_similar(str(word), topn=6)
-        ]
+        assert skipgram.nearest(vectors, word, 4) == theirs(positive=[str(word)])
     for a, b, c in ((0, 1, 2), (5, 9, 14), (20, 3, 7)):
-        wanted = model.wv.most_similar(positive=[str(b), str(c)], negative=[str(a)], topn=4)
         found = skipgram.analogy(vectors, *torch.tensor([[a], [b], [c]]), n=4)[0].tolist()
-        assert [str(i) for i in found] == [name for name, _ in wanted]
+        assert found == theirs(positive=[str(b), str(c)], negative=[str(a)])
 
 
 def test_the_optimum_is_pmi_minus_log_k():
@@ -187,7 +172,7 @@ SOLVED = solutions(skipgram, "embedding_vis.ipynb", torch=torch, F=F)
 
 def test_the_exercises_solutions_pass_their_checks():
     """And an exercise that is not done fails."""
-    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).passes
     assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
 
 

@@ -1,10 +1,7 @@
 """Lesson 03: rotations and penalties against independent references. (Its clinic: test_clinics.py.)"""
 
-import itertools
-import json
 import math
 import re
-import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -15,7 +12,7 @@ import torch
 from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rope_clinic import EXERCISES
+from rope_checks import EXERCISES
 from transformers import BloomConfig, LlamaConfig
 from transformers.models.bloom.modeling_bloom import build_alibi_tensor
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply_rotary_pos_emb
@@ -23,9 +20,6 @@ from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding, apply
 from shared.clinic import examine
 from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
-from shared.training import next_token_loss
-
-evens = st.integers(1, 8).map(lambda half: 2 * half)
 
 
 def draw(seed, *shape):
@@ -38,42 +32,6 @@ def with_window(window):
     layer = rope.Rotary(8, 2)
     layer.window = window
     return layer
-
-
-def test_faults_are_twelve_different_ones():
-    assert len({(fault.line, fault.becomes) for fault in rope.FAULTS}) == len(rope.FAULTS) == 12
-    assert len(rope.CHECKS) == 19
-
-
-@settings(max_examples=60, deadline=None)
-@given(d=evens, length=st.integers(1, 9), first=st.integers(0, 10_000), seed=st.integers(0, 999))
-def test_all_ways_are_one_rotation(d, length, first, seed):
-    """Matrix, complex numbers, pairs, and halves after a change of order; any width and place."""
-    x = draw(seed, 2, length, d)
-    angles = rope.angles(torch.arange(first, first + length), rope.speeds(d))
-    wanted = torch.stack([x[:, t] @ rope.rotation_matrix(angles[t]).T for t in range(length)], dim=1)
-    order = rope.pairs_to_halves(d)
-    assert sorted(order.tolist()) == list(range(d))
-    for found in (
-        rope.rotate_complex(x, angles),
-        rope.rotate_pairs(x, angles),
-        rope.rotate_halves(x[..., order], angles)[..., order.argsort()],
-    ):
-        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)  # float64, sums of two products
-
-
-@settings(max_examples=60, deadline=None)
-@given(d=evens, m=st.integers(0, 2000), n=st.integers(0, 2000), shift=st.integers(0, 100_000), seed=st.integers(0, 999))
-def test_scores_know_the_distance_alone(d, m, n, shift, seed):
-    """In both layouts, wherever the two tokens stand."""
-    q, k = draw(seed, 1, d), draw(seed + 1, 1, d)
-    for rotate in (rope.rotate_pairs, rope.rotate_halves):
-        here, there = (
-            rotate(q, rope.angles(torch.tensor([m + by]), rope.speeds(d)))
-            @ rotate(k, rope.angles(torch.tensor([n + by]), rope.speeds(d))).T
-            for by in (0, shift)
-        )
-        torch.testing.assert_close(here, there, atol=1e-9, rtol=0)  # angles up to 1e5 are exact to 1e-11
 
 
 @pytest.mark.parametrize(
@@ -96,38 +54,24 @@ def test_equal_to_llamas(kind, given, scaling):
     torch.testing.assert_close(ours, theirs, atol=2e-4, rtol=0)
 
 
-@pytest.mark.parametrize("n_heads", range(1, 33))
+@pytest.mark.parametrize("n_heads", [1, 2, 3, 7, 8, 12, 16, 32])
 def test_slopes_are_blooms(n_heads):
     """Bloom's bias at key 1 is the slope (it leaves out what a softmax does not see)."""
     bias = build_alibi_tensor(torch.ones(1, 2), BloomConfig(n_head=n_heads).n_head, torch.float32)
     torch.testing.assert_close(rope.alibi_slopes(n_heads).float(), bias[:, 0, 1], atol=1e-6, rtol=0)
 
 
-@settings(max_examples=40, deadline=None)
-@given(n_heads=st.integers(1, 9), t_q=st.integers(1, 6), more=st.integers(0, 6), seed=st.integers(0, 99))
-def test_alibi_as_a_row_and_as_a_matrix(n_heads, t_q, more, seed):
-    """Under a causal mask slope times key's place gives the same attention: a softmax does not see a row's constant."""
-    t_k = t_q + more
-    slopes, scores = rope.alibi_slopes(n_heads), draw(seed, n_heads, t_q, t_k)
-    future = torch.ones(t_q, t_k).triu(more + 1) > 0
-    row = slopes[:, None, None] * torch.arange(t_k)
-    both = [
-        (scores + bias).masked_fill(future, -math.inf).softmax(-1) for bias in (rope.alibi_bias(slopes, t_q, t_k), row)
-    ]
-    torch.testing.assert_close(*both, atol=1e-12, rtol=0)
-
-
 def test_the_layer_is_shared_rotary_attention():
-    """The same weights, the same answers as the one that the story model uses; its angles are float32."""
+    """The same weights, the same answers as the one that the story model uses, to a few roundings of float32."""
     torch.manual_seed(0)
     ours, theirs = rope.Rotary(32, 4), RotaryAttention(32, 4)
     theirs.load_state_dict(ours.state_dict())
     x = draw(0, 2, 50, 32).float()
-    torch.testing.assert_close(ours(x), theirs(x), atol=1e-4, rtol=0)
+    torch.testing.assert_close(ours(x), theirs(x), atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("layer", [rope.Rotary, rope.Alibi])
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(parts=st.lists(st.integers(1, 5), min_size=1, max_size=5), window=st.sampled_from([None, 1, 3]))
 def test_a_cache_in_any_portions(layer, parts, window):
     """However the tokens are portioned, all of them at once give the same."""
@@ -140,42 +84,19 @@ def test_a_cache_in_any_portions(layer, parts, window):
     torch.testing.assert_close(torch.cat(found, dim=1), attention(x), atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("layer", [rope.Rotary, rope.Alibi])
-def test_it_learns(layer):
-    """In the decoder's slot, gradients reach every weight."""
-    torch.manual_seed(0)
-    model = TinyLM(11, 16, 16, 1, 2, attention=layer, positions=no_positions)
-    x = torch.randint(11, (2, 8))
-    next_token_loss(model, x, x.roll(-1, 1)).backward()
-    assert all(
-        p.grad is not None and p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "qkv.bias" not in name
-    )
-
-
-def test_a_stretched_model_is_itself_within_the_trained_length():
-    """Dynamic NTK changes nothing up to there."""
-    for length in (1, 63, 64):
-        assert torch.equal(rope.dynamic_ntk(16, length, 64, 4).speeds, rope.speeds(16))
-    assert not torch.equal(rope.dynamic_ntk(16, 65, 64, 4).speeds, rope.speeds(16))
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: rope.speeds(5), "d is 5"),
-        (lambda: rope.speeds(0), "d is 0"),
         (lambda: rope.speeds(4, base=0), "base is 0"),
         (lambda: rope.interpolated(4, 0.5), "scale is 0.5"),
-        (lambda: rope.ntk_aware(4, math.nan), "scale is nan"),
         (lambda: rope.ntk_aware(2, 4), "d is 2"),
         (lambda: rope.yarn(4, math.inf, 64), "scale is inf"),
         (lambda: rope.alibi_slopes(0), "n_heads is 0"),
         (lambda: rope.rotate_pairs(torch.zeros(3, 4), torch.zeros(2, 2)), "expected (..., T, d), (T, d / 2)"),
         (lambda: rope.rotate_halves(torch.zeros(3, 5), torch.zeros(3, 2)), "expected (..., T, d), (T, d / 2)"),
-        (lambda: rope.rotate_pairs(torch.zeros(4), torch.zeros(1, 2)), "expected (..., T, d), (T, d / 2)"),
         (lambda: rope.rotate_pairs(torch.zeros(3, 4, dtype=torch.long), torch.zeros(3, 2)), "x holds torch.int64"),
         (lambda: rope.angles(torch.zeros(2, 3), rope.speeds(4)), "positions are (2, 3), speeds (2,)"),
-        (lambda: rope.pairs_to_halves(5), "d is 5"),
         (lambda: rope.yarn(4, 2, 0), "trained is 0"),
         (lambda: rope.yarn(4, 2, 64, base=1), "base is 1"),
         (lambda: rope.dynamic_ntk(4, 9, 0, 2), "trained is 0"),
@@ -187,11 +108,12 @@ def test_bad_input_is_refused_in_words(call, message):
         call()
 
 
-def test_any_strides():
-    """Complex numbers want neighbours in memory; what was transposed has none."""
+def test_any_strides_and_sizes():
+    """Complex numbers want neighbours in memory; what was transposed has none. No token, and one pair, are fine."""
     x, angles = draw(0, 6, 5).T, rope.angles(torch.arange(5), rope.speeds(6))
     torch.testing.assert_close(rope.rotate_complex(x, angles), rope.rotate_pairs(x, angles), atol=1e-12, rtol=0)
     assert rope.rotate_halves(torch.zeros(2, 0, 6), rope.angles(torch.arange(0), rope.speeds(6))).shape == (2, 0, 6)
+    assert rope.speeds(2).tolist() == [1]
 
 
 def test_capped_distances():
@@ -223,34 +145,12 @@ def test_a_change_leaves_the_model_alone():
     assert not torch.equal(near(tokens), before) and torch.equal(model(tokens), before)
 
 
-def test_the_sweep_runs(monkeypatch, capsys):
-    """All arms, two steps: the whole path, nothing written."""
-    before = length_sweep.RESULTS.read_bytes()
-    monkeypatch.setattr(sys, "argv", ["length_sweep.py", "--quick"])
-    length_sweep.main()
-    rows = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert [row["arm"] for row in rows].count("RoPE") == 1
-    assert {row["arm"] for row in rows} == {*length_sweep.ARMS, *length_sweep.CHANGES}
-    assert all(2 < loss < 6 for row in rows for loss in row["losses"])
-    assert length_sweep.RESULTS.read_bytes() == before
-
-
-def test_what_the_sweep_stored():
-    """All arms, lengths of training and seeds, and how it was made."""
-    record = json.loads(length_sweep.RESULTS.read_text())
-    runs = [(row["arm"], row["steps"], row["seed"]) for row in record["rows"]]
-    arms = [*length_sweep.ARMS, *length_sweep.CHANGES]
-    assert sorted(runs) == sorted(itertools.product(arms, length_sweep.STEPS, range(length_sweep.N_SEEDS)))
-    assert record["lengths"] == length_sweep.LENGTHS and record["trained"] == length_sweep.TRAINED
-    assert {"command", "seconds", "date", "versions", "threads"} <= record.keys()
-
-
 SOLVED = solutions(rope, "rope_vis.ipynb", torch=torch, math=math)
 
 
 def test_the_exercises_solutions_pass_their_checks():
     """And an exercise that is not done fails."""
-    assert examine(SimpleNamespace(**SOLVED), EXERCISES).healthy
+    assert examine(SimpleNamespace(**SOLVED), EXERCISES).passes
     assert len(examine(SimpleNamespace(), EXERCISES).failed) == 3
 
 

@@ -39,20 +39,14 @@ def ax() -> plt.Axes:
     return plt.figure().add_subplot()
 
 
-def test_style_is_the_same_however_often_it_is_set():
-    """A second call changes nothing; grid, palette and Plotly's template are set by the first."""
+def test_the_style_is_set_by_one_call():
+    """Grid, size, palette and Plotly's template."""
     mpl.rcdefaults()
     pio.templates.default = "plotly"
     plotting.use_style()
-    once = dict(mpl.rcParams)
-    assert once["axes.grid"] is True
-    assert once["axes.spines.top"] is once["axes.spines.right"] is False
-    assert once["image.cmap"] == "Blues"
-    assert (once["figure.figsize"], once["figure.dpi"]) == ([7, 3.6], 90)
-    assert pio.templates.default == "simple_white"
-    plotting.use_style()
-    assert dict(mpl.rcParams) == once
-    assert pio.templates.default == "simple_white"
+    assert mpl.rcParams["axes.grid"] and not mpl.rcParams["axes.spines.top"] and not mpl.rcParams["axes.spines.right"]
+    assert (mpl.rcParams["figure.figsize"], mpl.rcParams["figure.dpi"]) == ([7, 3.6], 90)
+    assert (mpl.rcParams["image.cmap"], pio.templates.default) == ("Blues", "simple_white")
 
 
 def test_stored_svg_does_not_change_from_run_to_run():
@@ -68,21 +62,15 @@ def test_stored_svg_does_not_change_from_run_to_run():
     assert stored[0] == stored[1]
 
 
-def test_each_colour_has_a_look_of_its_own():
-    """Every colour of the module has a line style and marker, and no two have the same pair: print it in grey."""
+def test_colours_can_be_told_apart():
+    """Okabe and Ito's palette, which Matplotlib has too, and the grey of limits; and without colour by line style."""
     colors = [plotting.WORKING, plotting.BROKEN, plotting.CONTROL, plotting.FLOOR, *plotting.OTHERS]
-    assert set(colors) == set(plotting.LOOKS)
-    assert len(set(colors)) == len(set(plotting.LOOKS.values())) == 8
+    assert set(colors) == set(plotting.LOOKS) and len(colors) == 8
+    assert len({str(style) for style, _ in plotting.LOOKS.values()}) == 8
     assert plotting.LOOKS[plotting.FLOOR] == ("--", None)  # limits are dashed, and nothing was measured at a point
-
-
-def test_colours_are_okabe_and_itos():
-    """Matplotlib has the palette too; ours are of it, save the grey of limits."""
     palette = {to_hex(color) for color in mpl.color_sequences["okabe_ito"]} | {"#000000"}
-    colors = {color.lower() for color in plotting.LOOKS} - {plotting.FLOOR}
-    assert colors <= palette
-    r, g, b = to_rgb(plotting.FLOOR)
-    assert r == g == b
+    assert {color.lower() for color in set(colors) - {plotting.FLOOR}} <= palette
+    assert len(set(to_rgb(plotting.FLOOR))) == 1
 
 
 X = [0, 1, 2, 3]
@@ -108,42 +96,26 @@ def test_curve_is_the_mean_and_the_range(ax):
     np.testing.assert_array_equal(band, [[0, 1, 5], [1, 2, 8], [2, 5, 9]])
 
 
-def test_curve_of_one_run_needs_no_brackets(ax):
-    """A single list of points is one seed: the band closes to the line."""
-    plotting.curve(ax, X, [4, 3, 2, 1], "arm", plotting.WORKING)
+def test_curve_wears_its_colours_look(ax):
+    """Line style, marker and label of the line; the band is its colour, lighter; one list of points is one seed."""
+    plotting.curve(ax, X, [4, 3, 2, 1], "arm", plotting.OTHERS[1])
     line, band = drawn(ax)
     assert line[:, 1].tolist() == band[:, 1].tolist() == band[:, 2].tolist() == [4, 3, 2, 1]
-
-
-@pytest.mark.parametrize("color", list(plotting.LOOKS))
-def test_curve_wears_its_colours_look(ax, color):
-    """Line style, marker and label of the line; the band has its colour, lighter, and is not in the legend."""
-    plotting.curve(ax, X, RUNS, "arm", color)
     (line,), (band,) = ax.lines, ax.collections
-    plain = mpl.lines.Line2D([], [], linestyle=plotting.LOOKS[color][0], marker=plotting.LOOKS[color][1])
-    assert (line.get_color(), line.get_linestyle(), line.get_marker()) == (
-        (color, plain.get_linestyle(), plain.get_marker())
-    )
+    plain = mpl.lines.Line2D([], [], linestyle=plotting.LOOKS[plotting.OTHERS[1]][0])
     assert line._unscaled_dash_pattern == plain._unscaled_dash_pattern  # what tells "(0, (5, 1))" from "--"
-    assert band.get_facecolor()[0, :3] == pytest.approx(to_rgb(color))
+    assert (line.get_color(), line.get_marker()) == (plotting.OTHERS[1], plotting.LOOKS[plotting.OTHERS[1]][1])
+    assert band.get_facecolor()[0, :3] == pytest.approx(to_rgb(plotting.OTHERS[1]))
     assert band.get_facecolor()[0, 3] < 0.3
     assert band.get_linewidth() == 0  # an edge would look like a line of data
     assert ax.get_legend_handles_labels() == ([line], ["arm"])
 
 
-@pytest.mark.parametrize(("points", "marked"), [(4, 4), (12, 12), (30, 15), (240, 12)])
+@pytest.mark.parametrize(("points", "marked"), [(4, 4), (30, 15), (240, 12)])
 def test_long_curves_have_few_markers(ax, points, marked):
     """Markers tell arms apart; a hundred of them would hide the line."""
     plotting.curve(ax, range(points), np.zeros((2, points)), "arm", plotting.CONTROL)
     assert len(range(0, points, ax.lines[0].get_markevery())) == marked
-
-
-@pytest.mark.parametrize("shape", [(3,), (5,), (2, 3), (4, 3)])
-def test_runs_that_do_not_fit_are_named(ax, shape):
-    """The error has the shape, the number of points, and which way round it goes."""
-    shown = str(shape if len(shape) == 2 else (1, *shape)).replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises(ValueError, match=rf"runs have shape {shown} but there are 4 points: expected \(seeds, points"):
-        plotting.curve(ax, X, np.zeros(shape), "arm", plotting.WORKING)
 
 
 def test_floor_is_a_grey_dashed_line_with_its_name(ax):
@@ -168,66 +140,57 @@ def three_maps(**options) -> go.Figure:
 
 
 def test_heatmaps_show_the_values():
-    """Each map as given, rounded to three digits; NaN is None, which Plotly leaves blank; one scale for all."""
-    maps = MAPS * np.array([1, 0.5, 0.1])[:, None, None]
-    figure = plotting.heatmaps(maps, ROWS, COLUMNS, TITLES, HOVER)
-    stored = json.loads(figure.to_json())
-    assert [trace["type"] for trace in stored["data"]] == ["heatmap"] * 3
-    for trace, wanted in zip(stored["data"], maps.tolist(), strict=True):
-        for line, wanted_line in zip(trace["z"], wanted, strict=True):
-            assert [math.nan if z is None else z for z in line] == pytest.approx(wanted_line, abs=5e-4, nan_ok=True)
-        assert trace["coloraxis"] == "coloraxis"
-    assert stored["data"][0]["z"][1] == [0.25, None, 0.123]
+    """Each map as given, to three digits; NaN is None, which Plotly leaves blank; one scale; the caller's template."""
+    stored = json.loads(three_maps().to_json())
+    for trace in stored["data"]:
+        assert trace["z"] == [[0, 0.5, 1], [0.25, None, 0.123]]
+        assert (trace["type"], trace["coloraxis"], trace["hovertemplate"]) == ("heatmap", "coloraxis", HOVER)
+        assert trace["name"] == ""  # or Plotly shows "trace 0" beside it
     axis = stored["layout"]["coloraxis"]
     assert (axis["cmin"], axis["cmax"]) == (0, 1)
     assert [a["text"] for a in stored["layout"]["annotations"]] == TITLES
 
 
 def test_heatmaps_keep_equal_labels_apart():
-    """Two rows of one name are two rows: their places on the axis differ, their labels do not."""
+    """Two rows of one name are two rows: their places on the axis differ, and begin with the label."""
     figure = three_maps()
     for trace in figure.data:
-        assert len(set(trace.y)) == len(trace.z) == 2
-        assert len(set(trace.x)) == len(trace.z[0]) == 3
-    assert list(figure.layout.xaxis.ticktext) == COLUMNS
-    assert list(figure.layout.yaxis.ticktext) == ROWS
-    assert list(figure.layout.xaxis.tickvals) == list(figure.data[0].x)
-    assert list(figure.layout.yaxis.tickvals) == list(figure.data[0].y)
-
-
-def test_hovering_names_row_and_column():
-    """The template is the caller's; what it says for y and x begins with the label."""
-    for trace in three_maps().data:
-        assert trace.hovertemplate == HOVER
-        assert trace.name == ""  # or Plotly shows "trace 0" beside it
-        assert [x.split()[0] for x in trace.x] == COLUMNS
-        assert [y.split()[0] for y in trace.y] == ROWS
-
-
-def test_first_row_is_on_top_and_named_once():
-    """As in a printed matrix; the row names stand at the left of each line of maps, not between them."""
-    figure = three_maps(across=2)
-    axes = [figure.layout[name] for name in ("yaxis", "yaxis2", "yaxis3")]
-    assert {axis.autorange for axis in axes} == {"reversed"}
-    assert [axis.showticklabels for axis in axes] == [True, False, True]
+        assert len(set(trace.y)) == 2 and [y.split()[0] for y in trace.y] == ROWS
+        assert len(set(trace.x)) == 3 and [x.split()[0] for x in trace.x] == COLUMNS
+    for axis, names, places in (
+        (figure.layout.xaxis, COLUMNS, figure.data[0].x),
+        (figure.layout.yaxis, ROWS, figure.data[0].y),
+    ):
+        assert (list(axis.ticktext), axis.tickvals) == (names, places)
 
 
 @pytest.mark.parametrize(("across", "places"), [(1, [1, 1, 1]), (2, [2, 1]), (3, [3]), (4, [3])])
 def test_heatmaps_stand_so_many_in_a_line(across, places):
-    """Maps of a line share their height; a new line begins below when one is full; the figure grows with them."""
+    """Maps of a line share their height; the figure grows with the lines, not with places that stay empty; the first
+    row is on top, named at the left of each line."""
     figure = three_maps(across=across)
-    tops = [figure.layout["yaxis" + trace.yaxis[1:]].domain[1] for trace in figure.data]
-    lines = [len(list(group)) for _, group in itertools.groupby(tops)]
-    assert lines == places
+    axes = [figure.layout["yaxis" + trace.yaxis[1:]] for trace in figure.data]
+    tops = [axis.domain[1] for axis in axes]
+    assert [len(list(group)) for _, group in itertools.groupby(tops)] == places
     assert tops == sorted(tops, reverse=True)
     assert figure.layout.height > 200 * len(places)
+    assert figure.layout.width == 230 * min(across, 3) + 130
+    assert {axis.autorange for axis in axes} == {"reversed"}
+    assert [axis.showticklabels for axis in axes] == [i % across == 0 for i in range(3)]
 
 
-@pytest.mark.parametrize("shape", [(3, 3, 2), (2, 2, 3), (2, 3), (3, 2, 4)])
-def test_maps_that_do_not_fit_are_named(shape):
-    shown = str(shape).replace("(", r"\(").replace(")", r"\)")
-    with pytest.raises(ValueError, match=rf"maps have shape {shown} but .* ask for \(3, 2, 3\)"):
-        plotting.heatmaps(np.zeros(shape), ROWS, COLUMNS, TITLES, HOVER)
+def test_what_cannot_be_drawn_is_refused(ax):
+    """Shapes that do not fit, with the shape and what is expected; an unknown colour; a film without frames."""
+    for runs, shown in ((np.zeros(3), r"\(1, 3\)"), (np.zeros((4, 3)), r"\(4, 3\)")):
+        with pytest.raises(ValueError, match=rf"runs have shape {shown} but there are 4 points: .*\(seeds, points"):
+            plotting.curve(ax, X, runs, "arm", plotting.WORKING)
+    for shape, shown in (((3, 3, 2), r"\(3, 3, 2\)"), ((2, 2, 3), r"\(2, 2, 3\)"), ((2, 3), r"\(2, 3\)")):
+        with pytest.raises(ValueError, match=rf"maps have shape {shown} but .* ask for \(3, 2, 3\)"):
+            plotting.heatmaps(np.zeros(shape), ROWS, COLUMNS, TITLES, HOVER)
+    with pytest.raises(ValueError, match="color is 'pink'"):
+        plotting.curve(ax, [1, 2], [[1, 2]], "x", "pink")
+    with pytest.raises(ValueError, match="no frames"):
+        plotting.gif(lambda figure, frame: None, [])
 
 
 def bar(figure: plt.Figure, height: float) -> None:
@@ -248,28 +211,16 @@ def frames_of(image) -> list[Picture.Image]:
     return frames
 
 
-def test_gif_has_the_frames_asked_for():
-    """One picture a frame, in order, each starting from an empty figure: black bars of 1, 7 and 4 tenths."""
-    frames = frames_of(plotting.gif(bar, [1, 7, 4], size=(2, 1)))
-    black = [np.mean(np.asarray(frame) < 128) for frame in frames]
-    assert black == pytest.approx([0.1, 0.7, 0.4], abs=0.02)  # a pixel of 80
-    assert not plt.get_fignums()  # no figure stays open
-
-
-@pytest.mark.parametrize(("size", "pixels"), [((2, 1), (160, 80)), ((1.5, 2), (120, 160))])
-def test_gif_has_the_size_asked_for(size, pixels):
-    """80 dots an inch, whatever the style says."""
+def test_gif_has_frames_size_and_time_asked_for():
+    """Each frame starts from an empty figure: black bars of 1, 7 and 4 tenths; 80 dots an inch, whatever the style
+    says; round for ever (loop 0), six seconds a round by default."""
     plotting.use_style()
-    assert {frame.size for frame in frames_of(plotting.gif(bar, [1, 2], size=size))} == {pixels}
-
-
-def test_gif_goes_round_for_ever_in_the_time_asked_for():
-    """Loop 0 is for ever; four frames in two seconds stay half a second each; six seconds by default."""
-    frames = frames_of(plotting.gif(bar, [1, 2, 3, 4], size=(1, 1), seconds=2))
-    assert [frame.info["duration"] for frame in frames] == [500] * 4
-    assert frames[0].info["loop"] == 0
-    whole = frames_of(plotting.gif(bar, [1, 2, 3], size=(1, 1)))
-    assert sum(frame.info["duration"] for frame in whole) == 6000
+    frames = frames_of(plotting.gif(bar, [1, 7, 4], size=(1.5, 2)))
+    black = [np.mean(np.asarray(frame) < 128) for frame in frames]
+    assert black == pytest.approx([0.1, 0.7, 0.4], abs=0.02)  # a few of 160 pixels
+    assert not plt.get_fignums()  # no figure stays open
+    assert {frame.size for frame in frames} == {(120, 160)}
+    assert [frame.info["duration"] for frame in frames] == [2000] * 3 and frames[0].info["loop"] == 0
 
 
 def test_gif_keeps_its_length_when_nothing_moves():
@@ -345,21 +296,17 @@ def test_show_puts_a_png_beside_plotlys_json(shown, kaleido):
     assert [call for call in kaleido if any(call is picture for picture in pictures)] == pictures
 
 
-def test_png_can_be_switched_off(shown, kaleido, monkeypatch):
-    """HARDWAY_PNG=0 leaves it out, and no browser is asked for."""
-    monkeypatch.setenv("HARDWAY_PNG", "0")
+@pytest.mark.parametrize("how", ["HARDWAY_PNG", "no kaleido"])
+def test_png_can_be_left_out(shown, kaleido, monkeypatch, how):
+    """Switched off, or nothing there to make it: the JSON is shown, and no browser is asked for."""
+    if how == "HARDWAY_PNG":
+        monkeypatch.setenv(how, "0")
+    else:
+        monkeypatch.setattr(plotting.importlib.util, "find_spec", lambda name: None)
     plotting.show(figure())
     (bundle,) = shown
-    assert set(bundle) == {"application/vnd.plotly.v1+json"}
-    assert is_plotlys(bundle)
+    assert set(bundle) == {"application/vnd.plotly.v1+json"} and is_plotlys(bundle)
     assert kaleido == []
-
-
-def test_without_kaleido_the_json_is_shown(shown, monkeypatch):
-    monkeypatch.setattr(plotting.importlib.util, "find_spec", lambda name: None)
-    plotting.show(figure())
-    assert set(shown[0]) == {"application/vnd.plotly.v1+json"}
-    assert is_plotlys(shown[0])
 
 
 @pytest.mark.parametrize("broken", ["server", "picture"])
@@ -394,23 +341,3 @@ def test_kaleidos_own_warnings_stay_out_of_the_notebook(shown, kaleido, monkeypa
     monkeypatch.setattr(go.Figure, "to_image", warns)
     plotting.show(figure())
     assert shown[0]["image/png"] == PNG
-
-
-def test_what_cannot_be_drawn_is_refused():
-    """An unknown colour and a film without frames, in words."""
-    with pytest.raises(ValueError, match="color is 'pink'"):
-        plotting.curve(plt.figure().subplots(), [1, 2], [[1, 2]], "x", "pink")
-    with pytest.raises(ValueError, match="no frames"):
-        plotting.gif(lambda figure, frame: None, [])
-
-
-def test_few_maps_do_not_leave_most_of_the_figure_empty():
-    """One map in a row of four is as wide as one in a row of one."""
-    one = plotting.heatmaps([[[0.5]]], ["a"], ["b"], ["t"], "%{z}", across=4)
-    assert one.layout.width == plotting.heatmaps([[[0.5]]], ["a"], ["b"], ["t"], "%{z}", across=1).layout.width
-
-
-def test_no_two_colours_share_a_line_style():
-    """Lines are told apart without colour and between their markers."""
-    styles = [str(style) for style, _ in plotting.LOOKS.values()]
-    assert len(set(styles)) == len(styles)
