@@ -1,6 +1,6 @@
 """Scores with and without a factor, by learning rate, training length and task: python scale_sweep.py
 
-Writes results/scale.json, which the notebook shows; about 45 minutes on one core. Two tasks: copying twelve
+Writes results/scale.json, which the notebook shows; about 75 minutes on one core. Two tasks: copying twelve
 random letters, whose best loss is 0, and reading the documentation inside Python byte by byte. Training is
 `shared.training.fit`: AdamW with betas 0.9 and 0.95, weight decay 0.1 on matrices, gradients clipped at 1, a tenth of
 the steps to warm up and a cosine down to a tenth.
