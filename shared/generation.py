@@ -95,8 +95,7 @@ def _steps(model, said, most, rules, stop, generators) -> Iterator[Step]:
         cache = model.new_cache(len(said), said.shape[1] + most - 1, padding=(said == NOTHING).sum(1))
     for _ in range(most):
         p = _probabilities(_next_logits(model, said, cache), said, rules, rows)
-        drawn = [torch.multinomial(row, 1, generator=its) for row, its in zip(p, generators, strict=True)]
-        tokens = torch.stack(drawn)  # (B, 1)
+        tokens = p.argmax(-1, keepdim=True) if rules and rules[-1] is greedy else _draw(p, generators)  # (B, 1)
         yield Step(rows, tokens[:, 0], p.gather(1, tokens).log()[:, 0])
         said = torch.cat([said, tokens], dim=1)
         going = [i for i, token in enumerate(tokens[:, 0].tolist()) if token not in stop]
@@ -108,15 +107,23 @@ def _steps(model, said, most, rules, stop, generators) -> Iterator[Step]:
                 cache.keep(going)
 
 
+def _draw(p: torch.Tensor, generators) -> torch.Tensor:
+    """A token for each row, by its own generator: (B, 1)."""
+    return torch.stack([torch.multinomial(row, 1, generator=its) for row, its in zip(p, generators, strict=True)])
+
+
 def _next_logits(model, said: torch.Tensor, cache) -> torch.Tensor:
     """The model's logits after each row, (B, V)."""
     weight = next(model.parameters(), said) if isinstance(model, torch.nn.Module) else said
-    if cache is not None:
-        return model(said[:, cache.length :].clamp(min=0).to(weight.device), cache)[:, -1]
-    padding, last = (said == NOTHING).sum(1, keepdim=True), said.shape[1] - 1
-    # each row from its first token on: what stands behind its last one does not matter to a causal model
-    whole = said.gather(1, (torch.arange(last + 1) + padding).clamp(max=last))
-    return model(whole.to(weight.device))[torch.arange(len(said)), last - padding[:, 0]]
+    with torch.inference_mode():
+        if cache is not None:
+            logits = model(said[:, cache.length :].clamp(min=0).to(weight.device), cache, last=1)[:, -1]
+        else:
+            padding, last = (said == NOTHING).sum(1, keepdim=True), said.shape[1] - 1
+            # each row from its first token on: what stands behind its last one does not matter to a causal model
+            whole = said.gather(1, (torch.arange(last + 1) + padding).clamp(max=last))
+            logits = model(whole.to(weight.device))[torch.arange(len(said)), last - padding[:, 0]]
+    return logits.clone()  # one that rules may write to
 
 
 def _probabilities(logits: torch.Tensor, said: torch.Tensor, rules: Sequence[Rule], rows: list[int]) -> torch.Tensor:

@@ -17,7 +17,7 @@ from shared.tiny_lm import TinyLM
 
 
 def load_model(path: str | Path) -> TinyLM:
-    """A GPT-2 or Llama in eval mode, float32, on the CPU. Its weights are the tensors that were read, not copies.
+    """A GPT-2 or Llama in eval mode, float32, on the CPU. Most weights are the tensors that were read, not copies.
 
     Raises ValueError for what `read_model` refuses, and for widths that `TinyLM`'s parts do not have.
     """
@@ -26,8 +26,17 @@ def load_model(path: str | Path) -> TinyLM:
     sizes = (settings.vocab_size, settings.context, settings.d_model, settings.n_layers, settings.n_heads)
     with torch.device("meta"):  # the first weights are not drawn, for all are replaced
         model = TinyLM(*sizes, tied=settings.tied, **parts)
+    if settings.gated:
+        _join_gates(tensors)
     model.load_state_dict(tensors, assign=True)
     return model.eval()
+
+
+def _join_gates(tensors: dict[str, torch.Tensor]) -> None:
+    """Put each gate's rows above those of its up, as `SwiGLU` has them."""
+    for name in [name for name in tensors if ".feed_forward.gate." in name]:
+        parts = [tensors.pop(name.replace("gate", part)) for part in ("gate", "up")]
+        tensors[name.replace("gate", "gate_up")] = torch.cat(parts)
 
 
 def slots(settings: Settings) -> dict:

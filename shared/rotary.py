@@ -1,5 +1,8 @@
 """Attention with rotary positions, for `TinyLM`: TinyLM(..., attention=RotaryAttention, positions=no_positions)."""
 
+import functools
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -14,14 +17,23 @@ def rotate(x: torch.Tensor, base: float = 10_000.0, positions: torch.Tensor | No
     float32 rounds those of position 8,192 by up to 5e-4.
     """
     T, d = x.shape[-2:]
-    positions = torch.arange(T) if positions is None else positions
-    inv_freq = base ** (-torch.arange(0, d, 2, dtype=torch.float64, device=positions.device) / d)
-    angles = positions.double()[..., None] * inv_freq  # (T, d / 2) or (B, T, d / 2)
-    if angles.ndim == 3:
-        angles = angles[:, None]  # (B, 1, T, d / 2): the same for all heads
-    cos, sin = angles.cos().to(x), angles.sin().to(x)
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
+    where = range(T) if positions is None else tuple(positions.flatten().tolist())
+    cos, sin = _turns(where, base, d, x.dtype, x.device)
+    if positions is not None and positions.ndim == 2:
+        cos, sin = (each.view(-1, 1, T, d) for each in (cos, sin))  # the same for all heads
+    return x * cos + x.roll(d // 2, dims=-1) * sin
+
+
+@functools.lru_cache(maxsize=4)  # all layers of a model ask for the same
+def _turns(
+    positions: Sequence[int], base: float, d: int, dtype: torch.dtype, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """What multiplies x, and what multiplies the other number of each pair: (positions, d) each."""
+    with torch.inference_mode(False):  # what is kept must do for training too
+        inv_freq = base ** (-torch.arange(0, d, 2, dtype=torch.float64) / d)
+        angles = torch.tensor(positions, dtype=torch.float64)[:, None] * inv_freq  # (positions, d / 2)
+        cos, sin = angles.cos(), angles.sin()
+        return tuple(torch.cat(halves, dim=-1).to(device, dtype) for halves in ((cos, cos), (-sin, sin)))
 
 
 class RotaryAttention(CausalAttention):

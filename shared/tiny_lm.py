@@ -38,8 +38,8 @@ class TinyLM(nn.Module):
 
     vocab_size, context (longest input, in tokens), d_model, n_layers, n_heads: whole numbers, at least 1. tied: the
     head is the embedding's own matrix, else `head`, another one. After blocks whose `ends_in_norm` is True there is no
-    last norm. Raises ValueError for sizes that cannot work and, in `forward`, for shapes that do not fit; a token
-    outside the vocabulary is torch's IndexError.
+    last norm. Raises ValueError for sizes that cannot work and, in `forward`, for shapes that do not fit and for
+    tokens outside the vocabulary.
     """
 
     def __init__(
@@ -83,26 +83,40 @@ class TinyLM(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(
-        self, tokens: torch.Tensor, cache: KVCache | None = None, positions: torch.Tensor | None = None
+        self,
+        tokens: torch.Tensor,
+        cache: KVCache | None = None,
+        positions: torch.Tensor | None = None,
+        last: int | None = None,
     ) -> torch.Tensor:
         """Logits of the next token at every position: (batch, time) whole numbers -> (batch, time, vocab_size).
 
         cache: holds what came before these tokens, and afterwards these too. positions: where the tokens stand, (time,)
-        or (batch, time), if not one after the other from the start, or from where the cache ends. Raises ValueError for
-        a cache of other sizes or too full, and for parts that take no cache or no positions.
+        or (batch, time), if not one after the other from the start, or from where the cache ends. last: after this many
+        last positions only, (batch, last, vocab_size): of a long text the logits cost more than a layer. Raises
+        ValueError for a cache of other sizes or too full, and for parts that take no cache or no positions.
         """
-        self._check(tokens, cache, positions)
+        self._check(tokens, cache, positions, last)
         T = tokens.shape[1]
         if cache is not None and positions is None:
             positions = cache.positions(T)
         where = {} if positions is None else {"positions": positions}
         layers = [{}] * len(self.blocks) if cache is None else [{"cache": layer} for layer in cache.layers(T)]
-        x = self.positions(self.embedding(tokens), **where)
+        x = self.positions(self._embed(tokens), **where)
         for block, layer in zip(self.blocks, layers, strict=True):
             x = block(x, **where, **layer)
         if cache is not None:
             cache.advance(T)
+        if last is not None:
+            x = x[:, T - last :]
         return F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+
+    def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
+        try:
+            return self.embedding(tokens)
+        except IndexError as error:
+            wrong = next(token for token in tokens.flatten().tolist() if not 0 <= token < self.vocab_size)
+            raise ValueError(f"token {wrong} is outside the vocabulary: expected 0 to {self.vocab_size - 1}") from error
 
     def new_cache(self, batch: int, capacity: int | None = None, padding: torch.Tensor | None = None) -> KVCache:
         """An empty cache for `batch` rows of up to `capacity` tokens (default: the context); padding as in `KVCache`.
@@ -133,9 +147,13 @@ class TinyLM(nn.Module):
             reason = "forward takes not both `positions` and `cache`, so the model reads whole texts only"
             raise ValueError(f"{', '.join(plain)}: {reason}")
 
-    def _check(self, tokens: torch.Tensor, cache: KVCache | None, positions: torch.Tensor | None) -> None:
+    def _check(
+        self, tokens: torch.Tensor, cache: KVCache | None, positions: torch.Tensor | None, last: int | None
+    ) -> None:
         if tokens.ndim != 2 or not 1 <= tokens.shape[1] <= self.context:
             raise ValueError(f"tokens have shape {tuple(tokens.shape)}: expected (batch, 1 to {self.context})")
+        if last is not None and not 1 <= last <= tokens.shape[1]:
+            raise ValueError(f"last is {last}: expected 1 to {tokens.shape[1]}, or None for all positions")
         if cache is not None or positions is not None:
             self._check_parts()
         if cache is not None and (found := (len(cache.keys), cache.batch)) != (len(self.blocks), len(tokens)):

@@ -121,6 +121,21 @@ def test_greedy_takes_the_best_and_of_equals_the_first():
     assert left.isfinite().nonzero().tolist() == [[0, 1], [1, 0]]
 
 
+@MODELS
+def test_greedy_text_is_the_best_token_each_time_and_draws_nothing(model):
+    """Against a plain loop; also after another rule. The states of all generators stay as they were."""
+    rules, generators, state = [no_word_twice, greedy], seeded([0, 1]), torch.get_rng_state()
+    found = generate(model, [[1, 2, 3], [4]], 12, rules=rules, generators=generators)
+    for said, tokens in zip(([1, 2, 3], [4]), found, strict=True):
+        for token in tokens:
+            logits = model(torch.tensor([said]))[:, -1].detach()
+            assert token == no_word_twice(logits, torch.tensor([said])).argmax().item()
+            said.append(token)
+    assert torch.equal(torch.get_rng_state(), state)
+    for used, fresh in zip(generators, seeded([0, 1]), strict=True):
+        assert torch.equal(used.get_state(), fresh.get_state())
+
+
 def test_a_row_that_ends_leaves_the_batch():
     """Each row says the next number up to 3, its last; the model is asked for those alone that go on."""
     asked = []

@@ -1,4 +1,4 @@
-"""shared/tiny_lm.py, its parts and rotary positions: the logits of a plain reference, GPT-2's start, no peek ahead."""
+"""shared/tiny_lm.py and its parts: the logits of a plain reference, GPT-2's start, no peek ahead."""
 
 import math
 import re
@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shared.layers import CausalAttention, PostNorm, PreNorm, SandwichNorm, SwiGLU
-from shared.rotary import RotaryAttention, no_positions, rotate
+from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 
 V, T, C = 11, 7, 12  # vocabulary, context, width
@@ -202,13 +202,15 @@ def test_a_stream_that_ends_in_a_norm_gets_no_other(block, count):
     assert sum(isinstance(part, nn.LayerNorm) for part in make(block=block).modules()) == count
 
 
-def test_rotary_angles_are_exact_where_float32s_are_not():
-    """Position 100,000 against the cosines of exact fractions; a float32 angle there is off by up to 4e-3."""
-    x = torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0, 0.0], dtype=torch.float64).expand(1, 1, 6)
-    found = rotate(x, 8.0, torch.tensor([100_000]))
-    wanted = [f(100_000 / share) for f in (math.cos, math.sin) for share in (1, 2, 4)]
-    torch.testing.assert_close(found.flatten(), torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-10)
-    assert (rotate(x.float(), 8.0, torch.tensor([100_000])) - found).abs().max() < 1e-6
+@pytest.mark.parametrize("slots", [{}, ROTARY, {"block": PostNorm, "tied": False}], ids=["learned", "rotary", "post"])
+def test_the_last_logits_alone_are_those_of_all(slots):
+    """Also of what follows in a cache, where all tokens are stored."""
+    model, tokens = loud(make(**slots)).requires_grad_(False), random_tokens(3, T)
+    for last in range(1, T + 1):
+        torch.testing.assert_close(model(tokens, last=last), model(tokens)[:, -last:], rtol=1e-12, atol=1e-12)
+    cache = model.new_cache(3)
+    first, second = model(tokens[:, :4], cache, last=2), model(tokens[:, 4:], cache, last=1)
+    torch.testing.assert_close(torch.cat([first, second], 1), model(tokens)[:, [2, 3, 6]], rtol=1e-12, atol=1e-12)
 
 
 SIZES = {"vocab_size": V, "context": T, "d_model": C, "n_layers": 1, "n_heads": 3}
@@ -230,6 +232,14 @@ SIZES = {"vocab_size": V, "context": T, "d_model": C, "n_layers": 1, "n_heads": 
         *(
             (lambda s=s: make()(torch.zeros(s, dtype=torch.long)), f"shape {s}: expected (batch, 1 to {T})")
             for s in ((1, T + 1), (1, 0), (T,), (1, 2, 3))
+        ),
+        *(
+            (lambda n=n: make()(random_tokens(1, 3), last=n), f"last is {n}: expected 1 to 3, or None")
+            for n in (0, 4, -1)
+        ),
+        *(
+            (lambda i=i: make()(torch.tensor([[0, i]])), f"token {i} is outside the vocabulary: expected 0 to {V - 1}")
+            for i in (V, -1)
         ),
     ],
 )
