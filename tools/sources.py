@@ -78,6 +78,7 @@ def _uses(tree: ast.AST, here: Path, folder: Path) -> Iterator[Path]:
         for file in data.rglob("*"):
             if file.is_file() and named & {file.name, file.stem, *file.relative_to(data).parent.parts}:
                 yield file
+    yield from (file for file in here.glob("*.txt") if file.stem in named)
 
 
 def _name(file: Path, folder: Path) -> str:
