@@ -16,6 +16,7 @@ import bench_dashboard
 import bench_generation
 import bench_norms
 import bench_skipgram
+import bench_smollm2
 import bench_tiny_lm
 import bench_world
 import measure
@@ -178,6 +179,34 @@ def test_bpe_exits_by_its_goals(learning, cold, warm, monkeypatch):
         monkeypatch.setattr(bench_bpe, "measure_learning", lambda *_, rows=learnt, **__: rows)
         monkeypatch.setattr(bench_bpe, "measure_encoding", lambda *_, rows=encoded, **__: rows)
         assert bench_bpe.main() == status
+
+
+def test_the_real_models_ways_are_measured(capsys):
+    """Here three loops over a small model, of which one tells no ids, and one goes wrong once."""
+    way = bench_smollm2.ours(bench_tiny_lm.tiny_lm(bench_tiny_lm.Shape(16, 12, 8, 1, 2)))
+    other = lambda prompt, new: [(token + (i == 2)) % 16 for i, token in enumerate(way(prompt, new))]  # noqa: E731
+    ways = {"ours": way, "transformers": other, "llama.cpp": lambda *given: way(*given) and None}
+    rows = bench_smollm2.measure(ways, [1] * 9, (3, 5), new=4, rounds=2)
+    assert [(row.prompt, row.way, row.differing) for row in rows] == [
+        (n, name, differing) for n in (3, 5) for name, differing in zip(ways, (1, 0, None), strict=True)
+    ]
+    assert all(row.prefill > 0 and row.prefill_to_peer > 0 for row in rows)
+    bench_smollm2.show(rows)
+    assert len(capsys.readouterr().out.splitlines()) == 7
+
+
+@pytest.mark.parametrize(
+    ("loading", "worse"),
+    [({"model": 3.1}, {}), ({"peak": 1.2e9}, {}), ({}, {"differing": 1}), ({}, {"decode_to_peer": 0.99})],
+)
+def test_the_real_models_goals(loading, worse):
+    """All met by the good numbers, also without the memory; each worse one is told. What is slow to read is not."""
+    fine = bench_smollm2.Loading(3, 9, 1.1e9)
+    row = bench_smollm2.Row(16, "ours", prefill=1, prefill_to_peer=0.1, decode=1, decode_to_peer=1, differing=0)
+    rows = [row, replace(row, way="llama.cpp", differing=None, decode_to_peer=0.5)]
+    for good in (fine, replace(fine, peak=None)):
+        assert measure.report(bench_smollm2.goals(good, rows)) == 0
+    assert measure.report(bench_smollm2.goals(replace(fine, **loading), [replace(row, **worse), rows[1]])) == 1
 
 
 def test_skipgram_is_measured():

@@ -59,8 +59,19 @@ def resident_bytes(make: Callable[[int], Callable[[], object]], n: int, warm_up:
     """
     if not os.access(PEAK_RESET, os.W_OK):
         return None
+    return in_fresh_process(_resident_bytes_here, make, n, warm_up)
+
+
+def in_fresh_process(call: Callable, *given):
+    """What a function of a module returns in a Python of its own, which has loaded that module and no other work."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as child:
-        return child.submit(_resident_bytes_here, make, n, warm_up).result()
+        return child.submit(call, *given).result()
+
+
+def peak_so_far() -> int | None:
+    """Resident memory, in bytes, that this process has taken at its peak, Python and libraries too. None where the
+    system does not count (it takes Linux)."""
+    return _status_bytes("VmHWM") if os.access(PEAK_RESET, os.W_OK) else None
 
 
 def _resident_bytes_here(make, n, warm_up):
