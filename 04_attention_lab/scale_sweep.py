@@ -219,6 +219,8 @@ SWEEP = Sweep(
         {"task": task, "arm": "1/√d", "start": "unit", "rate": 1e-2, "steps": 3, "seed": 0} for task in ("copy", "docs")
     ],
     cost=lambda job: job["steps"] * (10 if job["task"] == "docs" else 1),
+    # Another kind of processor rounds in another way; at higher rates that grows to 0.06 within 800 steps.
+    comparable=lambda job: job["rate"] <= 3e-3,
     tolerance={"loss": 0.05, "before": 0.01, "after": 0.05},
 )
 
