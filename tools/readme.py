@@ -1,6 +1,6 @@
 """Write the README's tables, figures and pictures from the stored notebooks and the story model's record.
 
-python tools/readme.py            rewrite README.md between its marks, and each lesson's cover
+python tools/readme.py            rewrite README.md between its marks, and the lessons' pictures that it shows
 python tools/readme.py --check    only say whether they are up to date
 """
 
@@ -43,14 +43,23 @@ def stored_verdict(lesson: Lesson) -> Verdict:
 
 def cover(lesson: Lesson) -> tuple[Path, bytes]:
     """The picture that the notebook's cell tagged "cover" shows, and the file it is kept in."""
+    found = pictures(lesson)
+    if "cover" not in found:
+        raise ValueError(f"{lesson.path.name} has no picture in a cell tagged cover")
+    return found["cover"]
+
+
+def pictures(lesson: Lesson) -> dict[str, tuple[Path, bytes]]:
+    """The pictures that the README shows, by the tags of their cells, each with the file it is kept in."""
+    found = {}
     for cell in stored(lesson).cells:
-        if "cover" in cell.metadata.get("tags", []):
+        for tag in {"cover", "real-model"} & set(cell.metadata.get("tags", [])):
             for output in cell.outputs:
-                for kind in ("gif", "png"):
+                for kind in ("png", "gif"):
                     if f"image/{kind}" in output.get("data", {}):
                         picture = base64.b64decode(output.data[f"image/{kind}"])
-                        return lesson.path.parent / f"cover.{kind}", picture
-    raise ValueError(f"{lesson.path.name} has no picture in a cell tagged cover")
+                        found[tag] = lesson.path.parent / f"{tag.replace('-', '_')}.{kind}", picture
+    return found
 
 
 def row(lesson: Lesson) -> str:
@@ -95,7 +104,8 @@ def main() -> None:
     """Write, or with --check compare."""
     path = ROOT / "README.md"
     built = [lesson for lesson in LESSONS if lesson.built]
-    wanted = {path: renewed(path.read_text(encoding="utf-8")).encode()} | dict(cover(lesson) for lesson in built)
+    wanted = {path: renewed(path.read_text(encoding="utf-8")).encode()}
+    wanted |= dict(picture for lesson in built for picture in pictures(lesson).values())
     stale = [file for file, content in wanted.items() if not file.exists() or _content(file) != content]
     names = ", ".join(file.relative_to(ROOT).as_posix() for file in stale)
     if "--check" in sys.argv:
