@@ -3,6 +3,7 @@
 Dimensions are turned round, (out, in) as in PyTorch; 4-bit and other groups become float32 when a tensor is read.
 """
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ import torch
 from shared.weights_files import Stored
 
 TOKENIZER = "tokenizer."
+ARRAY, TEXT = gguf.GGUFValueType.ARRAY, gguf.GGUFValueType.STRING
 
 
 class _Reader(gguf.GGUFReader):
@@ -26,6 +28,33 @@ class _Reader(gguf.GGUFReader):
     @data.setter
     def data(self, mapped: np.memmap) -> None:
         self._data = mapped.view(np.ndarray)
+
+    def _get_field_parts(self, orig_offs: int, raw_type: int) -> tuple[int, list[np.ndarray], list[int], list]:
+        """Arrays at once: the library takes each of a vocabulary's entries through all its kinds of values."""
+        if raw_type != ARRAY or self.byte_order != "I":
+            return super()._get_field_parts(orig_offs, raw_type)
+        head = [self._get(orig_offs, np.uint32), self._get(orig_offs + 4, np.uint64)]
+        inner, n, start = gguf.GGUFValueType(head[0][0]), int(head[1][0]), orig_offs + 12
+        if inner is TEXT:
+            entries, end = self._texts(start, n)
+            return end - orig_offs, head + entries, list(range(2, 2 + n)), [ARRAY, TEXT]
+        if inner not in self.gguf_scalar_to_np:
+            return super()._get_field_parts(orig_offs, raw_type)
+        numbers = self._get(start, self.gguf_scalar_to_np[inner], n)
+        if len(numbers) < n:
+            raise ValueError(f"an array of {n} numbers ends after {len(numbers)}")
+        return 12 + numbers.nbytes, [*head, numbers], [2], [ARRAY, inner]
+
+    def _texts(self, at: int, n: int) -> tuple[list[np.ndarray], int]:
+        """The bytes of n texts, each behind its length, and where they end."""
+        texts = []
+        for _ in range(n):
+            length = int.from_bytes(self.data[at : at + 8].tobytes(), sys.byteorder)
+            texts.append(self.data[at + 8 : at + 8 + length])
+            at += 8 + length
+            if at > len(self.data):
+                raise ValueError(f"an array of {n} texts ends after {len(texts) - 1}")
+        return texts, at
 
 
 def read_gguf(path: Path) -> tuple[dict, dict[str, Stored]]:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from shared import gguf_files
 from shared.gguf_files import read_gguf_tokenizer
 from shared.gguf_tokenizer import read_tokenizer
 
@@ -273,3 +274,28 @@ def test_a_chat_template_without_its_special_tokens_is_refused(tmp_path, fields)
     path = write(tmp_path / "n.gguf", chat_template=fields["chat_template"], tokens=tokens)
     with pytest.raises(ValueError, match=r"'<\|im_end\|>' is no special token here"):
         read_tokenizer(path).chat([("user", "a")])
+
+
+def test_the_fields_are_the_librarys_own(tmp_path):
+    """Arrays of every kind of value are taken at once, without the library's code: same values, and nothing shifted."""
+    path = tmp_path / "fields.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_array("texts", ["", "one", "zwölf", "a" * 300])
+    writer.add_array("numbers", [1, -2, 3])
+    writer.add_array("reals", [0.5, -1.25])
+    writer.add_array("flags", [True, False, True])
+    writer.add_string("after", "them")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    ours, theirs = (kind(path).fields for kind in (gguf_files._Reader, gguf.GGUFReader))
+    assert list(ours) == list(theirs) and len(ours) >= 8
+    assert {name: field.contents() for name, field in ours.items()} == {
+        name: field.contents() for name, field in theirs.items()
+    }
+    content = path.read_bytes()
+    for values in ("texts", "numbers"):  # a count as large as can be written
+        at = content.index(values.encode()) + len(values) + 8
+        path.write_bytes(content[:at] + b"\xff" * 8 + content[at + 8 :])
+        with pytest.raises(ValueError, match="damaged"):
+            gguf_files.read_gguf_tokenizer(path)
