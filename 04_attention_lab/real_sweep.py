@@ -9,21 +9,22 @@ the rules, and they and the seeds from 100 on judge.
 
 import functools
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import torch
 from torch.nn import functional as F
 
-from shared.hooks import hooked
+from shared.hooks import hooked, look
 from shared.smollm2 import load_smollm2
 from shared.sweeps import Sweep, main
 from shared.texts import FILES, OWN, texts
 
 LOOKED_AT, JUDGES = (*OWN[:8], "docs", "code"), OWN[8:]
-LENGTHS = (128, 512)
+LENGTHS, LAYERS = (128, 512), range(30)
 SATURATED = 0.9  # a row is saturated if one key has more than this share of it
 FACTORS = (1 / 8, 1 / 4, 1 / 2, 0.8, 8 / 9, 1, 8 / 7.6, 1.25, 2, 4, 8)  # times the model's own 1/8; 8 leaves none
 GIANT_LAYER = 11  # whose feed-forward writes the largest number
+LATER = LAYERS[GIANT_LAYER + 1 :]
 GIANT = 2000  # a token with a larger number in the stream after that layer; other tokens have about 100
 COPIERS = ((18, 6), (17, 3), (17, 4), (18, 7))  # (layer, head): the four that `copying_scores` of seed 0 ranks first
 NEXT = ((23, 2), (23, 7), (17, 5), (20, 6))  # the four behind them
@@ -48,22 +49,27 @@ def text_ids(name: str, tokens: int) -> torch.Tensor:
 def twice(seed: int, tokens: int) -> torch.Tensor:
     """Random tokens, none of them special, and the same again: (1, 2 tokens)."""
     _, tokenizer = model_and_tokenizer()
-    first = torch.randint(len(tokenizer.specials), tokenizer.vocab_size, (1, tokens), generator=seeded(seed))
+    generator = torch.Generator().manual_seed(seed)
+    first = torch.randint(len(tokenizer.specials), tokenizer.vocab_size, (1, tokens), generator=generator)
     return torch.cat([first, first], dim=1)
 
 
-def seeded(seed: int) -> torch.Generator:
-    """A generator begun with a seed."""
-    return torch.Generator().manual_seed(seed)
-
-
-@torch.no_grad()
-def losses(x: torch.Tensor, hooks: dict | None = None) -> torch.Tensor:
-    """Nats of each token but the first, (tokens - 1,), of one text, with hooks in the model."""
+def seen(x: torch.Tensor, hooks: dict, *names: str, **how) -> list[list[torch.Tensor]]:
+    """What passes through the model, with hooks in it, in the order of the names; names and how: as for `look`."""
     model, _ = model_and_tokenizer()
-    with hooked(model, hooks or {}):
-        logits = model(x)
+    with hooked(model, hooks):
+        found = look(model, x, names, **how)
+    return [found[name] for name in names]
+
+
+def losses(x: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Nats of each token but the first, (tokens - 1,), of one text, from its logits, (1, tokens, vocabulary)."""
     return F.cross_entropy(logits[0, :-1], x[0, 1:], reduction="none")
+
+
+def losses_with(x: torch.Tensor, hooks: dict) -> torch.Tensor:
+    """The same with hooks in the model."""
+    return losses(x, seen(x, hooks, "logits")[0][0])
 
 
 # What hooks change
@@ -93,21 +99,32 @@ def capped(limit: float, where: str = "all") -> dict:
 
 def without_heads(heads: tuple[tuple[int, int], ...]) -> dict:
     """Heads, each (layer, head), whose output is set to zero."""
-    return {"heads": lambda y, layer: _zero(y, 1, [head for at, head in heads if at == layer])}
+
+    def silence(y, layer):
+        return y.index_fill(1, torch.tensor([head for at, head in heads if at == layer], dtype=torch.long), 0.0)
+
+    return {"heads": silence}
 
 
 def without_write(layer: int, token: int) -> dict:
     """A layer's feed-forward writes nothing to the stream of one token."""
-    return {"feed_forward": lambda y, at: _zero(y, 1, [token] if at == layer else [])}
+    return edited("feed_forward", [layer], lambda y: y[:, token].zero_())
 
 
-def _zero(x: torch.Tensor, dim: int, where: list[int]) -> torch.Tensor | None:
-    return x.index_fill(dim, torch.tensor(where, device=x.device), 0.0) if where else None
+def edited(name: str, layers: Collection[int], edit: Callable[[torch.Tensor], object]) -> dict:
+    """What passes under a name in some layers, changed in place in a copy."""
+
+    def change(x, layer):
+        if layer in layers:
+            edit(x := x.clone())
+        return x
+
+    return {name: change}
 
 
-def masked(change: Callable[[torch.Tensor], torch.Tensor], first_layer: int = 0) -> dict:
-    """Another mask, (T, T), from a layer on."""
-    return {"mask": lambda mask, layer: change(mask.clone()) if layer >= first_layer else None}
+def masked(change: Callable[[torch.Tensor], torch.Tensor], layers: Collection[int] = LAYERS) -> dict:
+    """Another mask, (T, T), in some layers."""
+    return {"mask": lambda mask, layer: change(mask.clone()) if layer in layers else None}
 
 
 def hidden(token: int) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -143,8 +160,8 @@ SINK_ARMS = {
     "no write at 0, layer after": without_write(GIANT_LAYER + 1, 0),
     "0 hidden": masked(hidden(0)),
     "20 hidden": masked(hidden(20)),
-    "0 hidden, later layers": masked(hidden(0), GIANT_LAYER + 1),
-    "20 hidden, later layers": masked(hidden(20), GIANT_LAYER + 1),
+    "0 hidden, later layers": masked(hidden(0), LATER),
+    "20 hidden, later layers": masked(hidden(20), LATER),
     **{f"50 sees {n} before it": masked(alone(50, n)) for n in (0, 1, 3, 7)},
 }
 COPY_ARMS = {
@@ -171,31 +188,28 @@ def run(job: dict) -> dict:
 def _factor(job: dict) -> dict:
     """Loss, share of saturated rows, and share of rows saturated on the first token, over all heads; the first row,
     which has no choice, is left out."""
-    rows = []
-
-    def note(weights, layer):
-        top, key = weights[0, :, 1:].max(dim=-1)
-        full = top > SATURATED
-        rows.append([full.float().mean(), (full & (key == 0)).float().mean()])
-
-    hooks = times(job["arm"]) if job["part"] == "factor" else CAPS[job["arm"]]
-    with hooked(model_and_tokenizer()[0], hooks):
-        loss = losses(text_ids(job["on"], job["tokens"]), {"weights": note}).mean()
-    saturated, first = torch.tensor(rows).mean(dim=0)
-    return rounded(loss=loss, saturated=saturated, on_first=first)
+    x, hooks = text_ids(job["on"], job["tokens"]), times(job["arm"]) if job["part"] == "factor" else CAPS[job["arm"]]
+    weights, (logits,) = seen(x, hooks, "weights", "logits")
+    top, key = torch.stack([rows[0, :, 1:] for rows in weights]).max(dim=-1)
+    full = top > SATURATED
+    first = (full & (key == 0)).float().mean()
+    return rounded(loss=losses(x, logits).mean(), saturated=full.float().mean(), on_first=first)
 
 
 def _mask(job: dict) -> dict:
-    """At every eighth token from 16 on: the loss that is measured on a whole text, and the honest one, of a text that
-    ends there, so that there is nothing to see but what came before."""
-    x, change = text_ids(job["on"], job["tokens"]), masked(MASKS[job["arm"]])
     places = range(16, job["tokens"] - 1, max(8, job["tokens"] // 16))
-    honest = [losses_after(x[:, : place + 1], x[0, place + 1], change) for place in places]
-    return rounded(measured=losses(x, change)[list(places)].mean(), honest=torch.tensor(honest).mean())
+    return leak(text_ids(job["on"], job["tokens"]), places, masked(MASKS[job["arm"]]))
+
+
+def leak(x: torch.Tensor, places: range, hooks: dict) -> dict:
+    """At some places, the loss that is measured on a whole text, and the honest one, of a text that ends there, so that
+    there is nothing to see but what came before."""
+    honest = [loss_after(x[:, : place + 1], x[0, place + 1], hooks) for place in places]
+    return rounded(measured=losses_with(x, hooks)[list(places)].mean(), honest=torch.tensor(honest).mean())
 
 
 @torch.no_grad()
-def losses_after(prefix: torch.Tensor, token: torch.Tensor, hooks: dict) -> float:
+def loss_after(prefix: torch.Tensor, token: torch.Tensor, hooks: dict) -> float:
     """Nats of the token that follows a text."""
     model, _ = model_and_tokenizer()
     with hooked(model, hooks):
@@ -205,41 +219,36 @@ def losses_after(prefix: torch.Tensor, token: torch.Tensor, hooks: dict) -> floa
 def _sink(job: dict) -> dict:
     """Loss of the tokens from 64 on; what those give in layer 12 and later, mean over heads, to token 0 and to all
     giants; how many giants there are, and the largest number in the stream at tokens 0 and 50 (after layer 11)."""
-    given, largest = [], []
+    x = text_ids(job["on"], job["tokens"])
+    weights, blocks, (logits,) = seen(x, SINK_ARMS[job["arm"]], "weights", "block", "logits")
+    given, size = given_later(weights), largest(blocks)[0]
+    found = {"giants": (size > GIANT).sum(), "largest_0": size[0], "largest_50": size[50]}
+    to_giants = given[size > GIANT].sum()
+    return rounded(loss=losses(x, logits)[63:].mean(), to_first=given[0], to_giants=to_giants, **found)
 
-    def note(weights, layer):
-        if layer > GIANT_LAYER:
-            to = weights[0, :, 64:].mean(dim=(0, 1))  # (tokens,)
-            given.append(torch.stack([to[0], to[largest[0] > GIANT].sum()]))
 
-    def note_largest(x, layer):
-        if layer == GIANT_LAYER:
-            largest.append(x[0].abs().amax(dim=-1))
+def given_later(weights: list[torch.Tensor]) -> torch.Tensor:
+    """What each token gets from those from 64 on in layer 12 and later, mean over heads: (tokens,)."""
+    return torch.stack([rows[0, :, 64:].mean(dim=(0, 1)) for rows in weights[GIANT_LAYER + 1 :]]).mean(dim=0)
 
-    with hooked(model_and_tokenizer()[0], SINK_ARMS[job["arm"]]):
-        each = losses(text_ids(job["on"], job["tokens"]), {"weights": note, "block": note_largest})
-    to_first, to_giants = torch.stack(given).mean(dim=0)
-    found = {"giants": (largest[0] > GIANT).sum(), "largest_0": largest[0][0], "largest_50": largest[0][50]}
-    return rounded(loss=each[63:].mean(), to_first=to_first, to_giants=to_giants, **found)
+
+def largest(blocks: list[torch.Tensor]) -> torch.Tensor:
+    """The largest number in each token's stream after layer 11: (B, tokens)."""
+    return blocks[GIANT_LAYER].abs().amax(dim=-1)
 
 
 def _copy(job: dict) -> dict:
     """Loss of the second copy, and the share of saturated rows among the copiers' rows there."""
-    n, rows = job["tokens"], []
-    x = text_ids(job["on"], n).repeat(1, 2) if job["on"] in texts() else twice(job["on"], n)
-
-    def note(weights, layer):
-        heads = [head for at, head in COPIERS if at == layer]
-        rows.extend(weights[0, heads, n:].amax(dim=-1).flatten().tolist())
-
-    with hooked(model_and_tokenizer()[0], COPY_ARMS[job["arm"]]):
-        loss = losses(x, {"weights": note})[n:].mean()
-    return rounded(loss=loss, saturated=(torch.tensor(rows) > SATURATED).float().mean())
+    n = job["tokens"]
+    x = text_ids(job["on"], n).repeat(1, 2) if isinstance(job["on"], str) else twice(job["on"], n)
+    weights, (logits,) = seen(x, COPY_ARMS[job["arm"]], "weights", "logits")
+    rows = torch.stack([weights[layer][0, head, n:].amax(dim=-1) for layer, head in COPIERS])
+    return rounded(loss=losses(x, logits)[n:].mean(), saturated=(rows > SATURATED).float().mean())
 
 
 def _plain(job: dict) -> dict:
     """Loss of a text without some heads."""
-    return rounded(loss=losses(text_ids(job["on"], job["tokens"]), COPY_ARMS[job["arm"]]).mean())
+    return rounded(loss=losses_with(text_ids(job["on"], job["tokens"]), COPY_ARMS[job["arm"]]).mean())
 
 
 def rounded(**numbers: torch.Tensor) -> dict:
@@ -262,15 +271,8 @@ def jobs() -> list[dict]:
 
 def copying_scores(seed: int, tokens: int = 64) -> torch.Tensor:
     """How much each head of the second copy gives to the token that came next in the first: (layers, heads)."""
-    model, _ = model_and_tokenizer()
-    scores = []
-
-    def note(weights, layer):
-        scores.append(weights[0].diagonal(-(tokens - 1), -2, -1)[:, 1:].mean(dim=-1))
-
-    with torch.no_grad(), hooked(model, {"weights": note}):
-        model(twice(seed, tokens))
-    return torch.stack(scores)
+    (weights,) = seen(twice(seed, tokens), {}, "weights")
+    return torch.stack([rows[0].diagonal(-(tokens - 1), -2, -1)[:, 1:].mean(dim=-1) for rows in weights])
 
 
 SWEEP = Sweep(

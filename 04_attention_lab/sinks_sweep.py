@@ -6,7 +6,6 @@ to be wrong. The same model, the same six texts, 128 tokens of each, and the sam
 """
 
 import sys
-from collections.abc import Callable
 
 import torch
 from real_sweep import (
@@ -15,22 +14,27 @@ from real_sweep import (
     GIANT_LAYER,
     JUDGES,
     JUDGING_SEEDS,
+    LATER,
+    LAYERS,
     MASKS,
     SATURATED,
     alone,
+    edited,
+    given_later,
+    largest,
+    leak,
     losses,
-    losses_after,
+    losses_with,
     masked,
     model_and_tokenizer,
     rounded,
-    seeded,
+    seen,
     text_ids,
     twice,
     without_heads,
     without_write,
 )
 
-from shared.hooks import hooked
 from shared.sweeps import Sweep, main
 from shared.texts import FILES
 
@@ -43,42 +47,20 @@ NEEDED = ((1, 4), (16, 0), (1, 5), (1, 3))
 def write_moved(token: int) -> dict:
     """What layer 11's feed-forward would write at token 0 it writes at another one, in place of its own."""
 
-    def move(y, layer):
-        if layer == GIANT_LAYER:
-            y = y.clone()
-            y[:, token], y[:, 0] = y[:, 0].clone(), 0
-        return y
+    def move(y):
+        y[:, token], y[:, 0] = y[:, 0].clone(), 0
 
-    return {"feed_forward": move}
+    return edited("feed_forward", [GIANT_LAYER], move)
 
 
 def write_times(factor: float) -> dict:
     """What layer 11's feed-forward writes at token 0, times a number."""
-
-    def scale(y, layer):
-        if layer == GIANT_LAYER:
-            y = y.clone()
-            y[:, 0] *= factor
-        return y
-
-    return {"feed_forward": scale}
+    return edited("feed_forward", [GIANT_LAYER], lambda y: y[:, 0].mul_(factor))
 
 
 def without_value(token: int) -> dict:
     """From layer 12 on a token has nothing to hand over: its values are zero."""
-
-    def silence(v, layer):
-        if layer > GIANT_LAYER:
-            v = v.clone()
-            v[:, :, token] = 0
-        return v
-
-    return {"v": silence}
-
-
-def until_marked(change: Callable[[torch.Tensor], torch.Tensor]) -> dict:
-    """Another mask up to layer 11, the usual one behind it."""
-    return {"mask": lambda mask, layer: change(mask.clone()) if layer <= GIANT_LAYER else None}
+    return edited("v", LATER, lambda v: v[:, :, token].zero_())
 
 
 CAUSES = {
@@ -90,11 +72,11 @@ CAUSES = {
     "no write at 0, layer 0": without_write(0, 0),
     "value of 0 silent": without_value(0),
     "value of 20 silent": without_value(20),
-    "1 alone until marked": until_marked(alone(1)),
+    "1 alone until marked": masked(alone(1), LAYERS[: GIANT_LAYER + 1]),
     "no write at 1": without_write(GIANT_LAYER, 1),
 }
 HEADS = {"whole": {}, "without copiers": without_heads(COPIERS), "without needed": without_heads(NEEDED)}
-LEAKS = {"causal": {}, "one layer": {"mask": lambda mask, layer: MASKS["one ahead"](mask) if layer == 15 else None}}
+LEAKS = {"causal": {}, "one layer": masked(MASKS["one ahead"], [15])}
 
 
 def run(job: dict) -> dict:
@@ -105,22 +87,12 @@ def run(job: dict) -> dict:
 def _cause(job: dict) -> dict:
     """Loss of the tokens from 64 on; of what those give in layer 12 and later, mean over heads, the largest share of a
     single token, and which that is; giants after layer 11; saturated rows, all but the first, over all layers."""
-    given, giants, shut = [], [], []
-
-    def note(weights, layer):
-        shut.append((weights[0, :, 1:].amax(dim=-1) > SATURATED).float().mean())
-        if layer > GIANT_LAYER:
-            given.append(weights[0, :, 64:].mean(dim=(0, 1)))
-
-    def note_giants(x, layer):
-        if layer == GIANT_LAYER:
-            giants.append((x[0].abs().amax(dim=-1) > GIANT).sum())
-
-    with hooked(model_and_tokenizer()[0], CAUSES[job["arm"]]):
-        each = losses(text_ids(job["on"], TOKENS), {"weights": note, "block": note_giants})
-    share, token = torch.stack(given).mean(dim=0).max(dim=-1)
-    found = {"loss": each[63:].mean(), "largest": share, "saturated": torch.stack(shut).mean()}
-    return rounded(**found) | {"token": token.item(), "giants": giants[0].item()}
+    x = text_ids(job["on"], TOKENS)
+    weights, blocks, (logits,) = seen(x, CAUSES[job["arm"]], "weights", "block", "logits")
+    share, token = given_later(weights).max(dim=-1)
+    shut = torch.stack([rows[0, :, 1:].amax(dim=-1) for rows in weights]) > SATURATED
+    found = rounded(loss=losses(x, logits)[63:].mean(), largest=share, saturated=shut.float().mean())
+    return found | {"token": token.item(), "giants": (largest(blocks) > GIANT).sum().item()}
 
 
 def _company(job: dict) -> dict:
@@ -130,18 +102,9 @@ def _company(job: dict) -> dict:
     return {"giants": sum(_giants(x, masked(alone(place, job["arm"])))[0, place].item() for place in PLACES)}
 
 
-@torch.no_grad()
 def _giants(x: torch.Tensor, hooks: dict) -> torch.Tensor:
     """Which tokens are giants after layer 11: (B, T)."""
-    model, found = model_and_tokenizer()[0], []
-
-    def note(stream, layer):
-        if layer == GIANT_LAYER:
-            found.append(stream.abs().amax(dim=-1) > GIANT)
-
-    with hooked(model, hooks), hooked(model, {"block": note}):
-        model(x, last=1)
-    return found[0]
+    return largest(*seen(x, hooks, "block", last=1)) > GIANT
 
 
 def _vocabulary(job: dict) -> dict:
@@ -149,7 +112,7 @@ def _vocabulary(job: dict) -> dict:
     times"): the share of giants, and the tokens of whose texts not all are."""
     tokens = torch.arange(model_and_tokenizer()[0].vocab_size)[:, None]  # (V, 1)
     if job["arm"] == "twelve times":
-        tokens = tokens[torch.randperm(len(tokens), generator=seeded(0))[:512]].repeat(1, 12)
+        tokens = tokens[torch.randperm(len(tokens), generator=torch.Generator().manual_seed(0))[:512]].repeat(1, 12)
     giants = torch.cat([_giants(part, {}) for part in tokens.split(512)])
     return {"share": round(giants.float().mean().item(), 5), "others": tokens[~giants.all(dim=1), 0].tolist()}
 
@@ -158,34 +121,24 @@ def _pairs(job: dict) -> dict:
     """24 random pairs of tokens, and the same pairs in another order: loss of each second token there, and what each
     copier gives, where the first stands again, to the token that followed it before."""
     _, tokenizer = model_and_tokenizer()
-    generator = seeded(job["on"])
+    generator = torch.Generator().manual_seed(job["on"])
     pairs = torch.randint(len(tokenizer.specials), tokenizer.vocab_size, (24, 2), generator=generator)
     order = torch.randperm(24, generator=generator)
     x, again = torch.cat([pairs, pairs[order]]).view(1, -1), 48 + 2 * torch.arange(24)  # where each first stands again
-    given = {}
-
-    def note(weights, layer):
-        for head in [head for at, head in COPIERS if at == layer]:
-            given[layer, head] = weights[0, head, again, 2 * order + 1].mean()
-
-    with hooked(model_and_tokenizer()[0], HEADS[job["arm"]]):
-        each = losses(x, {"weights": note})
-    return rounded(loss=each[again].mean(), **{f"given_{i}": given[head] for i, head in enumerate(COPIERS)})
+    weights, (logits,) = seen(x, HEADS[job["arm"]], "weights", "logits")
+    given = [weights[layer][0, head, again, 2 * order + 1].mean() for layer, head in COPIERS]
+    return rounded(loss=losses(x, logits)[again].mean(), **{f"given_{i}": each for i, each in enumerate(given)})
 
 
 def _heads(job: dict) -> dict:
     """Loss of the second copy of 64 random tokens, for a seed, or of a text."""
     if job["on"] in JUDGES:
-        return rounded(loss=losses(text_ids(job["on"], TOKENS), HEADS[job["arm"]]).mean())
-    return rounded(loss=losses(twice(job["on"], 64), HEADS[job["arm"]])[64:].mean())
+        return rounded(loss=losses_with(text_ids(job["on"], TOKENS), HEADS[job["arm"]]).mean())
+    return rounded(loss=losses_with(twice(job["on"], 64), HEADS[job["arm"]])[64:].mean())
 
 
 def _leak(job: dict) -> dict:
-    """Measured and honest loss, as in `real_sweep`, at every eighth token from 16 on."""
-    x, places = text_ids(job["on"], TOKENS), range(16, TOKENS - 1, 8)
-    honest = [losses_after(x[:, : place + 1], x[0, place + 1], LEAKS[job["arm"]]) for place in places]
-    measured = losses(x, LEAKS[job["arm"]])[list(places)]
-    return rounded(measured=measured.mean(), honest=torch.tensor(honest).mean())
+    return leak(text_ids(job["on"], TOKENS), range(16, TOKENS - 1, 8), LEAKS[job["arm"]])
 
 
 PARTS = {"cause": _cause, "company": _company, "vocabulary": _vocabulary, "pairs": _pairs}

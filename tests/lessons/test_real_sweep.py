@@ -33,6 +33,7 @@ def small(monkeypatch):
     for sweep in (real_sweep, sinks_sweep):
         monkeypatch.setattr(sweep, "model_and_tokenizer", lambda: (model.eval(), tokenizer))
     monkeypatch.setattr(sinks_sweep, "GIANT_LAYER", 1)
+    monkeypatch.setattr(sinks_sweep, "LATER", range(2, 3))
     return model, torch.randint(V, (1, T), generator=torch.Generator().manual_seed(0))
 
 
@@ -70,7 +71,7 @@ def test_masks_by_hand():
 def test_a_mask_from_a_layer_on_leaves_the_layers_before(small):
     model, x = small
     whole = look(model, x, ["block"])["block"]
-    with hooked(model, real_sweep.masked(real_sweep.hidden(0), first_layer=1)):
+    with hooked(model, real_sweep.masked(real_sweep.hidden(0), range(1, 3))):
         changed = look(model, x, ["block"])["block"]
     assert torch.equal(whole[0], changed[0]) and not torch.allclose(whole[1], changed[1])
 
@@ -122,7 +123,7 @@ def test_a_silent_value_and_a_mask_until_the_mark(small):
     before = look(*small, ["v", "weights"])
     with (
         hooked(small[0], sinks_sweep.without_value(3)),
-        hooked(small[0], sinks_sweep.until_marked(real_sweep.alone(5))),
+        hooked(small[0], real_sweep.masked(real_sweep.alone(5), range(2))),
     ):
         after = look(*small, ["v", "weights"])
     assert (
@@ -134,35 +135,34 @@ def test_a_silent_value_and_a_mask_until_the_mark(small):
 
 def test_pairs_in_another_order(small, monkeypatch):
     """A head that gives all to what followed the same token before is found, and what follows is what costs."""
-    seen = {}
+    texts = []
 
-    def losses(x, hooks):
-        seen["x"], first = x[0], x[0, :48].tolist()
-        weights = torch.zeros(1, 9, 96, 96)
+    def seen(x, hooks, *names):
+        texts.append(x[0])
+        first, weights = x[0, :48].tolist(), torch.zeros(1, 9, 96, 96)
         for query in range(48, 96, 2):
             weights[0, :, query, first.index(x[0, query].item()) + 1] = 1
-        for layer in range(30):
-            hooks["weights"](weights, layer)
-        return torch.arange(95.0)
+        return [[weights] * 30, [x]]
 
-    monkeypatch.setattr(sinks_sweep, "losses", losses)
+    monkeypatch.setattr(sinks_sweep, "seen", seen)
+    monkeypatch.setattr(sinks_sweep, "losses", lambda x, logits: torch.arange(95.0))
     small[0].vocab_size = sinks_sweep.model_and_tokenizer()[1].vocab_size = 10**6  # so that no first token comes twice
     found = sinks_sweep.run({"part": "pairs", "on": 0, "arm": "whole"})
     assert found == {"loss": 71.0, "given_0": 1.0, "given_1": 1.0, "given_2": 1.0, "given_3": 1.0}
-    first, again = seen["x"].view(2, 24, 2)
+    first, again = texts[0].view(2, 24, 2)
     assert sorted(first.tolist()) == sorted(again.tolist()) and first.tolist() != again.tolist()
 
 
 def test_the_honest_loss_is_of_a_text_that_ends(small):
     """With the right mask both are one; with a leak the honest loss is that of the cut text."""
     model, x = small
-    whole = real_sweep.losses(x)
+    whole = real_sweep.losses_with(x, {})
     for place in (2, 5):
-        honest = real_sweep.losses_after(x[:, : place + 1], x[0, place + 1], {})
+        honest = real_sweep.loss_after(x[:, : place + 1], x[0, place + 1], {})
         assert honest == pytest.approx(whole[place].item(), rel=1e-5)  # float32
         leak = real_sweep.masked(real_sweep.MASKS["all"])
         cut = logits(model, x[:, : place + 1], leak)[0, -1].log_softmax(-1)[x[0, place + 1]]
-        assert real_sweep.losses_after(x[:, : place + 1], x[0, place + 1], leak) == pytest.approx(-cut.item(), rel=1e-5)
+        assert real_sweep.loss_after(x[:, : place + 1], x[0, place + 1], leak) == pytest.approx(-cut.item(), rel=1e-5)
 
 
 def test_random_tokens_come_twice_and_are_not_special(small):

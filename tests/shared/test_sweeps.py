@@ -22,7 +22,6 @@ from shared.sweeps.command import STOPPED, verify
 TOY = """
 import os, signal, sys, threading
 from pathlib import Path
-from shared.smollm2 import INSTALL, is_installed
 from shared.sweeps import Sweep, main
 
 def run(job):
