@@ -165,6 +165,28 @@ def test_the_honest_loss_is_of_a_text_that_ends(small):
         assert real_sweep.loss_after(x[:, : place + 1], x[0, place + 1], leak) == pytest.approx(-cut.item(), rel=1e-5)
 
 
+def test_measured_and_honest_part_where_the_mask_leaks(small):
+    """With the right mask they are one, at every place; with a leak the measured loss is that of the whole text."""
+    model, x = small
+    right, leak = (
+        real_sweep.leak(x, range(2, 7), real_sweep.masked(real_sweep.MASKS[arm])) for arm in ("causal", "all")
+    )
+    assert right["measured"] == pytest.approx(right["honest"], abs=2e-4)  # each rounded to 4 places
+    whole = logits(model, x, real_sweep.masked(real_sweep.MASKS["all"]))[0].log_softmax(-1)
+    measured = -whole[torch.arange(2, 7), x[0, 3:8]].mean().item()
+    assert leak["measured"] == pytest.approx(measured, abs=1e-4) and abs(leak["honest"] - measured) > 0.1
+
+
+def test_what_is_given_later_is_counted_behind_the_mark_and_from_64_on():
+    weights = [torch.zeros(1, 2, 66, 66) for _ in range(30)]
+    weights[12][0, 0, 64, 3] = weights[29][0, 1, 65, 5] = 1.0
+    weights[11][..., 7] = 1.0  # the layer that marks is not counted, nor are the tokens before 64
+    weights[20][0, :, :64, 8] = 1.0
+    given = real_sweep.given_later(weights)
+    assert given.nonzero().flatten().tolist() == [3, 5]
+    assert given[[3, 5]].tolist() == pytest.approx([1 / (18 * 2 * 2)] * 2)  # of 18 layers, 2 heads, 2 tokens
+
+
 def test_random_tokens_come_twice_and_are_not_special(small):
     x = real_sweep.twice(0, 500)
     assert torch.equal(x[:, :500], x[:, 500:]) and x.min() == 2 and x.max() == V - 1
