@@ -109,7 +109,8 @@ class TinyLM(nn.Module):
             cache.advance(T)
         if last is not None:
             x = x[:, T - last :]
-        return F.linear(self.norm(x), self.embedding.weight if self.head is None else self.head.weight)
+        x = self.norm(x)
+        return F.linear(x, self.embedding.weight) if self.head is None else self.head(x)
 
     def _embed(self, tokens: torch.Tensor) -> torch.Tensor:
         try:
