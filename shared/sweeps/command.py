@@ -38,7 +38,7 @@ def main(sweep: Sweep, over: Callable = in_processes) -> int:
 
 def try_out(sweep: Sweep) -> int:
     """Run the quick jobs here, print their rows and write nothing. Returns the exit status."""
-    outcomes = [attempt(sweep.run, job) for job in sweep.quick]
+    outcomes = [attempt(sweep.run, job, sweep.device) for job in sweep.quick]
     for job, outcome in zip(sweep.quick, outcomes, strict=True):
         if "error" in outcome:
             _report("FAILED", job, outcome["error"])
@@ -104,7 +104,7 @@ def verify(sweep: Sweep, n: int, workers: int = 1, over: Callable = in_processes
 def _outcomes(sweep: Sweep, jobs: list[dict], workers: int, over: Callable) -> Iterator[tuple[dict, dict]]:
     """What comes of the jobs, and a line of progress."""
     begun, through, whole = time.monotonic(), 0.0, sum(map(sweep.cost, jobs))
-    with closing(over(partial(attempt, sweep.run), jobs, workers)) as outcomes:
+    with closing(over(partial(attempt, sweep.run, device=sweep.device), jobs, workers)) as outcomes:
         for done, (job, outcome) in enumerate(outcomes, 1):
             yield job, outcome
             through += sweep.cost(job)

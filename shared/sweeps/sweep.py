@@ -19,7 +19,7 @@ class Sweep:
     import. quick: jobs of seconds that try the whole path. cost: a job's share of the time, in any unit. comparable:
     the jobs that --verify may run again, cheap ones whose result does not hang on rounding. tolerance: by how much the
     numbers of a result's fields may differ then (default 0). settings: what else the file says. files: what the script
-    reads, besides code. Raises ValueError if two jobs are equal.
+    reads, besides code. device: "cuda" for what is measured on a GPU. Raises ValueError if two jobs are equal.
     """
 
     script: str
@@ -32,6 +32,7 @@ class Sweep:
     tolerance: dict[str, float] = field(default_factory=dict)
     settings: dict = field(default_factory=dict)
     files: Sequence[Path] = ()
+    device: str = "cpu"
 
     def __post_init__(self):
         seen = set()

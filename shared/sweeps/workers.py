@@ -22,8 +22,9 @@ from shared.provenance import provenance
 SPAWN = multiprocessing.get_context("spawn")  # a fresh Python, on every system
 
 
-def attempt(run: Callable[[dict], dict], job: dict) -> dict:
-    """What came of run(job): the row to store, its seconds and where it was made; or the error, as text.
+def attempt(run: Callable[[dict], dict], job: dict, device: str = "cpu") -> dict:
+    """What came of run(job): the row to store, its seconds and where it was made; or the error, as text. device: "cpu",
+    or "cuda" for what is measured there.
 
     A row is the job's fields and the result's. It is an error if they share a name, or if the result is not JSON
     (a tensor, or a number that is not finite: say None).
@@ -36,7 +37,7 @@ def attempt(run: Callable[[dict], dict], job: dict) -> dict:
         row = json.loads(json.dumps(job | result, allow_nan=False))
     except Exception:
         return {"error": traceback.format_exc().strip()}
-    return {"row": row, "seconds": round(time.monotonic() - start, 2), "made": provenance()}
+    return {"row": row, "seconds": round(time.monotonic() - start, 2), "made": provenance(device)}
 
 
 def in_processes(call: Callable[[dict], dict], jobs: list[dict], workers: int) -> Iterator[tuple[dict, dict]]:

@@ -8,12 +8,13 @@ import random
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 
 from shared.lessons import LESSONS, ROOT
-from shared.provenance import provenance
+from shared.provenance import code_files, provenance
 from shared.smollm2 import INSTALL, is_installed
 from shared.sweeps import Sweep, best_rate, is_current, main, start, stored
 from shared.sweeps.again import difference, sample, values
@@ -269,6 +270,12 @@ def test_how_it_was_made(toy):
     assert f"{threads} thread" in how and how.endswith(provenance()["date"])
 
 
+def test_what_is_measured_on_a_gpu_says_on_which(toy, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a GPU")
+    start(replace(toy.sweep, device="cuda"), over=here)
+    assert [made["hardware"] for made in toy.record["made"]] == ["a GPU"]
+
+
 def test_a_sample_shows_each_value_it_can():
     """As many jobs as a field has values show them all; the others are cheap, and by chance."""
     jobs = [{"layers": n, "rate": rate, "seed": s} for n in (6, 1, 2) for rate in (1, 2, 3, 4, 5) for s in range(3)]
@@ -335,7 +342,7 @@ def test_a_lessons_rows_are_of_todays_code(sweep):
 
 def test_a_lessons_sweep_runs(sweep, monkeypatch, capsys):
     """The whole path in seconds, all arms; finite numbers; nothing written."""
-    if sweep.name in ("real", "sinks") and not is_installed():
+    if ROOT / "shared" / "smollm2.py" in code_files(Path(sweep.script)) and not is_installed():
         pytest.skip(f"the real model is not installed: {INSTALL}")
     before = sweep.results.read_bytes()
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--quick"])
