@@ -39,7 +39,7 @@ class Verdict:
 
     word: HOLDS, HOLDS WHEN or FAILS. when: the condition, or why it fails. lengths: training lengths in steps; None
     where only one was tried, empty where nothing is trained. findings: for each its kind ("for", "against",
-    "limit"), `what`, `rule`, and whether it was `met`.
+    "limit"), `what`, `rule`, and whether it was `met`. runs: what `seeds` counts.
     """
 
     lesson: str
@@ -51,6 +51,7 @@ class Verdict:
     lengths: list[int] | None
     settings: list[str]
     findings: list[dict]
+    runs: str = "seeds"
 
     @property
     def sentence(self) -> str:
@@ -62,7 +63,7 @@ class Verdict:
     def extent(self) -> str:
         """How far it was tried: seeds, training lengths, settings. What was tried in one way only is called so."""
         settings = ", ".join(self.settings) if len(self.settings) > 1 else "one setting"
-        return f"{self.seeds} seeds · {self._lengths} · {settings}"
+        return f"{self.seeds} {self.runs} · {self._lengths} · {settings}"
 
     @property
     def _lengths(self) -> str:
@@ -86,6 +87,7 @@ def verdict(
     when: str = "",
     lengths: Sequence[int] | None = None,
     settings: Sequence[str] = (),
+    runs: str = "seeds",
 ) -> Verdict:
     """Show the box, store the verdict as data in the notebook, and return it.
 
@@ -94,7 +96,7 @@ def verdict(
     it HOLD only WHEN their clauses are so. when: one condition for all limits, in place of a clause for each. seeds:
     runs behind each number. minutes: what the whole notebook takes on a laptop. lengths: the training lengths tried,
     in steps, the last at least four times the first; empty where nothing is trained. settings: the settings tried
-    (tasks, sizes, models), in words.
+    (tasks, sizes, models), in words. runs: what `seeds` counts, if it is something else, such as "rounds" of timing.
 
     Raises ValueError if nothing supports the claim; if a limit is not a number; if a limit has no clause, a clause
     stands beside a condition for all, or a clause stands where it would not be read; for texts with a line break; and
@@ -114,7 +116,7 @@ def verdict(
     word, condition = _decide(rows, when)
     findings = [{"kind": kind, "what": it.what, "rule": it.rule, "met": it.met} for kind, it in rows]
     lengths = None if lengths is None else list(lengths)
-    result = Verdict(lesson, claim, word, condition, seeds, minutes, lengths, list(settings), findings)
+    result = Verdict(lesson, claim, word, condition, seeds, minutes, lengths, list(settings), findings, runs)
     _show(_box(result, [it.number for _, it in rows]), asdict(result))
     return result
 

@@ -193,7 +193,7 @@ def test_box_by_hand(capsys):
     [
         ({}, "3 seeds · one training length · one setting"),
         ({"lengths": [100], "settings": ["width 24"]}, "3 seeds · one training length · one setting"),
-        ({"lengths": [], "settings": ["a", "b"]}, "3 seeds · nothing trained · a, b"),
+        ({"lengths": [], "settings": ["a", "b"], "runs": "rounds"}, "3 rounds · nothing trained · a, b"),
         ({"lengths": [100, 399]}, "3 seeds · 100 and 399 steps, less than four times apart · one setting"),
         ({"lengths": [100, 400]}, "3 seeds · 100 and 400 steps · one setting"),
     ],
