@@ -1,6 +1,7 @@
 """The real model for the tests that want it: they are skipped where it is not installed, and fail where it is damaged.
 
-The model takes half a gigabyte and each file of tests goes to one worker, so `smollm2` is for one file only.
+The model takes half a gigabyte and each file of tests goes to one worker, so `smollm2` is for few files:
+tests/shared/test_smollm2.py, and tests/lessons/test_kv_weights.py.
 """
 
 import pytest
