@@ -14,6 +14,7 @@ import bench_attention
 import bench_bpe
 import bench_dashboard
 import bench_generation
+import bench_kv_cache
 import bench_norms
 import bench_skipgram
 import bench_smollm2
@@ -207,6 +208,51 @@ def test_the_real_models_goals(loading, worse):
     for good in (fine, replace(fine, peak=None)):
         assert measure.report(bench_smollm2.goals(good, rows)) == 0
     assert measure.report(bench_smollm2.goals(replace(fine, **loading), [replace(row, **worse), rows[1]])) == 1
+
+
+def test_decoding_is_measured(monkeypatch, capsys):
+    """Two layers, 4 bits too: every way but those of 8 and 4 bits writes transformers' tokens, and all bytes count."""
+    monkeypatch.setattr(bench_kv_cache.kv_work, "read_peak", lambda: {"rows": 1e9, "columns": 2e9, "sum": 3e9})
+    monkeypatch.setattr(bench_kv_cache, "PROMPT", 20)
+    shape = bench_kv_cache.Shape("tiny", 48, d_model=32, n_layers=2, n_heads=2, d_hidden=64, context=40)
+    rows, profiles = bench_kv_cache.measure_random(shape, ("int8", "4-bit"), new=3, few=2, rounds=2)
+    slow, stored = ["no cache", "transformers, no cache"], ["rows", "laid out", "int8", "4-bit"]
+    assert [row.way for row in rows] == [*slow, "concat", *stored, "transformers"]
+    assert all(row.differing == 0 for row in rows if row.way not in ("int8", "4-bit"))
+    by_way = {row.way: row for row in rows}
+    numbers = 2 * (4 * 32**2 + 3 * 32 * 64) + 48 * 32 + 5 * 32  # layers, head, norms; below, the cache of 22 tokens
+    assert by_way["rows"].bytes == 4 * numbers + 4 * 2 * 2 * 32 * 22
+    assert by_way["rows"].bytes > 2 * by_way["int8"].bytes > 2 * by_way["4-bit"].bytes
+    assert all(row.bytes is None for row in rows if row.way in slow) and all(by_way[way].products > 0 for way in stored)
+    assert list(profiles["tiny", "laid out"]) == [*bench_kv_cache.PARTS, "rest"]
+    bench_kv_cache.show(rows)
+    bench_kv_cache.show_profiles(profiles)
+    assert len(capsys.readouterr().out.splitlines()) == 1 + len(rows) + 2
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"way": "rows", "differing": 1},
+        {"way": "rows", "to_peer": 0.4},
+        {"way": "laid out", "to_peer": 1.1},
+        {"way": "laid out", "decode": 49},
+        {"way": "int8", "to_peer": 1.2},
+        {"way": "4-bit", "to_peer": 2.1},
+        {"way": "llama.cpp", "to_peer": 5.0},
+    ],
+)
+def test_decodings_goals(worse):
+    """All met by the good rows of a random model and the real one; each worse one is told."""
+    speeds = {"no cache": 0.1, "concat": 0.9, "rows": 1, "laid out": 1.3, "int8": 1.3, "transformers": 1}
+    rows = []
+    for name, more in (("25 M", {}), ("110 M", {}), ("real, 135 M", {"4-bit": 2.4, "llama.cpp": 2.9})):
+        for way, speed in (speeds | more).items():
+            rows.append(bench_kv_cache.Row(name, way, 65, speed, 0, bytes=1, peaks={"rows": 100}, products=0.5))
+    assert measure.report(bench_kv_cache.goals(rows)) == 0
+    name = "real, 135 M" if worse["way"] in ("4-bit", "llama.cpp") else "25 M"
+    bad = [replace(row, **worse) if (row.model, row.way) == (name, worse["way"]) else row for row in rows]
+    assert measure.report(bench_kv_cache.goals(bad)) == 1
 
 
 def test_skipgram_is_measured():

@@ -62,13 +62,17 @@ def transformers(path: Path) -> Way:
     """transformers' own reading of the file, and its loop. It is imported here: no other process pays for it."""
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32)
+    return by_generate(AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32))
+
+
+def by_generate(model, **settings) -> Way:
+    """A model of transformers with its own loop. settings: more of what its `generate` takes."""
     model.generation_config.eos_token_id = None  # a text that ends early would be measured short
 
     def way(prompt, new):
         ids = torch.tensor([prompt])
         how = {"attention_mask": torch.ones_like(ids), "max_new_tokens": new, "do_sample": False}
-        return model.generate(ids, **how)[0, len(prompt) :].tolist()
+        return model.generate(ids, **how, **settings)[0, len(prompt) :].tolist()
 
     return way
 
