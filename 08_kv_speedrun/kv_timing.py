@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from kv_work import matmul_peak, read_peak
+from kv_work import cpu_seconds, matmul_peak, read_peak
 from torch.utils._python_dispatch import TorchDispatchMode
 
 FURTHER = itertools.count()  # one for all arms: none meets the angles of another
@@ -91,13 +91,13 @@ def turn(arm: Arm, calls: int) -> float:
 
 
 def reading() -> float:
-    """CPU seconds in which 64 MiB are read, the better of a few."""
+    """CPU seconds in which 64 MiB are read."""
     matrix, x = torch.ones(2**14, 1024), torch.ones(1024)
-    return min(Arm({}, {}, lambda: matrix @ x).seconds() for _ in range(5))
+    return cpu_seconds(lambda: matrix @ x)
 
 
 def peaks() -> dict[str, float]:
-    """Bytes a second that are read, by how a matrix lies; FLOPs a second of a large product."""
+    """Bytes a second that are read, by what reads them; FLOPs a second of a large product."""
     return read_peak() | {"matmul": matmul_peak()}
 
 

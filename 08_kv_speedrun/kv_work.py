@@ -48,7 +48,7 @@ def work(model: nn.Module, T: int, start: int = 0, batch: int = 1, last: int = 1
     in_blocks = sum(it.in_features * it.out_features for block in model.blocks for it in matrices(block))
     head = model.vocab_size * model.embedding.embedding_dim
     flops = 2 * batch * (T * in_blocks + last * head) + 4 * batch * layers * heads * d * seen
-    cache = 2 * layers * batch * attention.n_kv_heads * d * (start + T) * model.embedding.weight.element_size()
+    cache = cache_bytes(layers, batch, attention.n_kv_heads, start + T, d, model.embedding.weight.dtype)
     return Work(flops, weight_bytes(model), cache)
 
 
