@@ -16,6 +16,8 @@ most by names that are private to it: they may change, and a packed matrix fits 
 Sources: Dettmers et al. 2022 (arXiv 2208.07339) for int8; the file format GGUF, whose Q4_1 and Q8_0 have these groups.
 """
 
+import copy
+
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -165,6 +167,11 @@ def int_product(x: torch.Tensor, codes: torch.Tensor) -> torch.Tensor:
 
 KINDS = {"bfloat16": Bfloat16, "int8": Int8, "int8 x int8": Int8xInt8, "4-bit": FourBit}
 HEADS = KINDS | {"4-bit": TwiceFourBit}  # the last product is the most sensitive: files keep it in 8 bits
+
+
+def sharing(model: nn.Module) -> nn.Module:
+    """The same model once more, with the same parameters: what `store_as` replaces in one stays in the other."""
+    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def store_as(model: nn.Module, kind: str) -> nn.Module:

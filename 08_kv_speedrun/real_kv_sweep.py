@@ -24,6 +24,7 @@ from functools import partial
 import torch
 from kv_cache import ConcatCache, PagedCache, PagePool, PreallocatedCache, Request
 from kv_timing import Arm, measure, passes
+from kv_weights import sharing, store_as
 from kv_work import Work, lay_out, work
 from torch import nn
 
@@ -54,9 +55,7 @@ def stored_as(kind: str) -> TinyLM:
         return model
     if kind == "columns":
         return lay_out(copy.deepcopy(model))
-    from kv_weights import store_as  # here, since the other groups do without
-
-    return store_as(copy.deepcopy(model), kind)
+    return store_as(sharing(model), kind)
 
 
 def drawn_from(model: TinyLM, n: int) -> TinyLM:

@@ -37,7 +37,7 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "08_kv_speedrun"))
 import kv_loops
 import kv_work
 from kv_cache import ConcatCache, PreallocatedCache
-from kv_weights import KINDS, store_as
+from kv_weights import KINDS, sharing, store_as
 
 PROMPT, NEW, FEW, ROUNDS = 192, 32, 4, 5  # tokens of the prompt; how many are decoded, and without a cache
 LAID_OUT, STORED = "laid out", ("bfloat16", "int8", "int8 x int8")
@@ -98,11 +98,6 @@ def their_llama(shape: Shape, model: TinyLM) -> LlamaForCausalLM:
     peer.model.load_state_dict({f"{name}.weight": weight for name, weight in weights.items()})
     peer.lm_head.load_state_dict({"weight": head})
     return peer
-
-
-def sharing(model: TinyLM) -> TinyLM:
-    """The same model once more; what is stored otherwise in one stays in the other, and the rest is not copied."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 def cached(model: TinyLM, kind: type = PreallocatedCache) -> bench_smollm2.Way:

@@ -3,7 +3,6 @@
 Holds the whole real model: with each kind of it in turn it takes 1.4 GB.
 """
 
-import copy
 import re
 from functools import partial
 
@@ -33,11 +32,6 @@ def llama(**how):
     parts = {"attention": partial(RotaryAttention, n_kv_heads=2, bias=False), "norm": nn.RMSNorm}
     parts |= {"feed_forward": partial(SwiGLU, d_hidden=HIDDEN), "positions": no_positions}
     return TinyLM(V, 32, WIDTH, LAYERS, 4, **(parts | how)).eval()
-
-
-def sharing(model):
-    """The same model once more, its parameters those of the first: what `store_as` replaces stays there."""
-    return copy.deepcopy(model, {id(parameter): parameter for parameter in model.parameters()})
 
 
 @pytest.fixture
@@ -130,7 +124,7 @@ def test_a_model_is_stored_and_reads_fewer_bytes(kind, tied):
     """Every product of it, none of the rest; through `cached_step` and the house's cache too. Bytes as counted."""
     before, tokens = llama(tied=tied), torch.arange(24)[None]
     table = before.embedding.weight
-    model = kv_weights.store_as(kv_cache.by_cached_step(sharing(before)), kind)
+    model = kv_weights.store_as(kv_cache.by_cached_step(kv_weights.sharing(before)), kind)
     assert model.embedding.weight is table and len(kv_work.matrices(model)) == 4 * LAYERS + 1
     assert not [it for it in model.modules() if isinstance(it, nn.Linear)]
     in_blocks, outputs = LAYERS * WIDTH * (128 + WIDTH + 3 * HIDDEN), V + LAYERS * (128 + 2 * WIDTH + 2 * HIDDEN)
@@ -231,7 +225,7 @@ def written(smollm2):
 def test_the_likeliest_tokens_stay(smollm2, written, kind, least):
     """Of 120 tokens that the float32 model wrote, at least so many are the likeliest behind the same text: found were
     118, 114, 111 and 120, and twice as many may differ, and three more: another processor adds otherwise."""
-    model = kv_weights.store_as(sharing(smollm2[0]), kind)
+    model = kv_weights.store_as(kv_weights.sharing(smollm2[0]), kind)
     with torch.no_grad():
         found = model(written)[:, PROMPT - 1 : -1].argmax(-1)
     assert (found == written[:, PROMPT:]).sum() >= least
