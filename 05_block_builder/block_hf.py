@@ -21,12 +21,15 @@ from shared.rotary import no_positions
 def load_hf(path: str | Path) -> block.Decoder:
     """A GPT-2 or Llama in eval mode, float32. path: as for `shared.hf.read_model`.
 
-    Raises ValueError for what `read_model` refuses, and for sizes that these parts do not have.
+    A Mistral without a window is a Llama. Raises ValueError for what `read_model` refuses, for a window, and for sizes
+    that these parts do not have.
     """
     settings, tensors = read_model(path)
     if settings.n_heads * settings.d_head != settings.d_model:
         sizes = f"{settings.n_heads} heads {settings.d_head} wide in a model {settings.d_model} wide"
         raise ValueError(f"{path} has {sizes}: the heads of `block.Attention` share the model's width")
+    if settings.window is not None:
+        raise ValueError(f"{path} has a window of {settings.window} tokens: `block.Attention` sees the whole text")
     slots = gpt2(settings) if settings.kind == "gpt2" else llama(settings)
     sizes = (settings.vocab_size, settings.context, settings.d_model, settings.n_layers, settings.n_heads)
     model = block.Decoder(*sizes, tied=settings.tied, **slots)

@@ -6,9 +6,10 @@
 Tensors have the names that `shared.tiny_lm` and lesson 05 give them, and are float32: matrices (out, in); in
 `attention.qkv` the rows of all query heads, then of all key heads, then of all value heads.
 
-What is promised: a setting of GPT-2 or Llama that changes the result is honoured or refused by name. So is a tensor
-that is missing, not expected, of another shape, quantised without its scales, or not finite. A GGUF file may have no
-setting that is not known here. A config.json may: those are refused of which it is known that they change the result.
+What is promised: a setting of GPT-2, Llama or Mistral that changes the result is honoured or refused by name. So is a
+tensor that is missing, not expected, of another shape, quantised without its scales, or not finite. A GGUF file may
+have no setting that is not known here. A config.json may: those are refused of which it is known that they change the
+result.
 """
 
 import re
@@ -25,7 +26,7 @@ from shared.weights_files import Stored, read_folder
 
 
 def read_model(path: str | Path) -> tuple[Settings, dict[str, torch.Tensor]]:
-    """A GPT-2 or a Llama from a folder, or from a GGUF file. Without the tokenizer.
+    """A GPT-2, Llama or Mistral from a folder, or from a GGUF file. Without the tokenizer.
 
     Raises ValueError for what is not there, damaged, of another kind, or not read right (see above).
     """

@@ -1,11 +1,11 @@
-"""GPT-2 and Llama as others store them: what their settings are called, in a folder and in a GGUF file.
+"""GPT-2, Llama and Mistral as others store them: what their settings are called, in a folder and in a GGUF file.
 
-A new kind is a table of names and a function that takes the settings; `FOLDERS` and `GGUFS` list them by the word that
-stands in the file.
+A new kind is a table of names, or another kind's, and a function that takes the settings; `FOLDERS` and `GGUFS` list
+them by the word that stands in the file. A GGUF file's word for a Mistral is "llama".
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.hf_names import GGUF_NAMES, GGUF_Q_K_V, GPT2_NAMES, LLAMA_NAMES
 from shared.hf_settings import Config, Settings
@@ -62,9 +62,10 @@ GGUF_ALLOWS = {
     "tensor_data_layout": ["Meta AI original pth"],
 }
 
-GPT2_PARTS = {"kind": "gpt2", "norm": "layer", "gated": False, "rotary_base": None}
+GPT2_PARTS = {"kind": "gpt2", "norm": "layer", "gated": False, "rotary_base": None, "window": None}
 GPT2_PARTS |= {"attention_bias": True, "feed_forward_bias": True}
-LLAMA_PARTS = {"kind": "llama", "norm": "rms", "gated": True}
+LLAMA_PARTS = {"kind": "llama", "norm": "rms", "gated": True, "window": None}
+MISTRAL_MEANS = {"num_key_value_heads": 8}  # where it is not given; null is as many as heads
 
 GPT2_SIZES = {"vocab_size": "vocab_size", "context": "n_positions"}
 GPT2_SIZES |= {"d_model": "n_embd", "n_layers": "n_layer", "n_heads": "n_head"}
@@ -107,6 +108,12 @@ def _llama_folder(config: Config, tensors: dict[str, Stored]) -> Settings:
         feed_forward_bias=config.flag("mlp_bias", False),
         tied=config.flag("tie_word_embeddings", False),
     )
+
+
+def _mistral_folder(config: Config, tensors: dict[str, Stored]) -> Settings:
+    """A Llama with a window: null is none, not given is Mistral 7B's."""
+    rest = Config(MISTRAL_MEANS | config.values | {"sliding_window": None}, config.source)
+    return replace(_llama_folder(rest, tensors), kind="mistral", window=config.size_or_none("sliding_window", 4096))
 
 
 def _rotary_base(config: Config) -> float:
@@ -152,6 +159,7 @@ def _llama_gguf(config: Config, tensors: dict[str, Stored]) -> Settings:
     )
 
 
+LLAMA_ANGLES = ("layers.{}.self_attn.rotary_emb.inv_freq",)
 FOLDERS = {
     "gpt2": Kind(
         _gpt2_folder,
@@ -160,12 +168,8 @@ FOLDERS = {
         transposed=("h.{}.attn.c_attn", "h.{}.attn.c_proj", "h.{}.mlp.c_fc", "h.{}.mlp.c_proj"),
         ignored=("h.{}.attn.bias", "h.{}.attn.masked_bias"),  # masks
     ),
-    "llama": Kind(
-        _llama_folder,
-        LLAMA_NAMES,
-        prefix="model.",
-        ignored=("layers.{}.self_attn.rotary_emb.inv_freq",),  # angles
-    ),
+    "llama": Kind(_llama_folder, LLAMA_NAMES, prefix="model.", ignored=LLAMA_ANGLES),
+    "mistral": Kind(_mistral_folder, LLAMA_NAMES, prefix="model.", ignored=LLAMA_ANGLES),
 }
 GGUFS = {
     "gpt2": Kind(_gpt2_gguf, GGUF_NAMES),

@@ -17,7 +17,7 @@ from shared.tiny_lm import TinyLM
 
 
 def load_model(path: str | Path) -> TinyLM:
-    """A GPT-2 or Llama in eval mode, float32, on the CPU. Most weights are the tensors that were read, not copies.
+    """A GPT-2, Llama or Mistral in eval mode, float32, on the CPU. Most weights are the tensors read, not copies.
 
     Raises ValueError for what `read_model` refuses, and for widths that `TinyLM`'s parts do not have.
     """
@@ -51,8 +51,9 @@ def slots(settings: Settings) -> dict:
         feed_forward = partial(SwiGLU, d_hidden=hidden, bias=settings.feed_forward_bias)
     else:
         feed_forward = partial(FeedForward, approximate={"gelu": "none", "gelu_tanh": "tanh"}[settings.activation])
+    heads = {"n_kv_heads": settings.n_kv_heads, "bias": settings.attention_bias, "window": settings.window}
     return {
-        "attention": partial(attention, n_kv_heads=settings.n_kv_heads, bias=settings.attention_bias),
+        "attention": partial(attention, **heads),
         "feed_forward": feed_forward,
         "norm": partial(nn.RMSNorm if settings.norm == "rms" else nn.LayerNorm, eps=settings.norm_eps),
         "positions": LearnedPositions if base is None else no_positions,

@@ -2,7 +2,7 @@
 
     blocks.3.attention.qkv.weight       ours
     h.3.attn.c_attn.weight              a GPT-2 of Hugging Face, where matrices are stored (in, out): ours are (out, in)
-    layers.3.self_attn.q_proj.weight    a Llama of Hugging Face: queries, keys and values, one below the other in ours
+    layers.3.self_attn.q_proj.weight    a Llama or Mistral of Hugging Face: queries, keys and values one below the other
     blk.3.attn_q.weight                 a Llama as a GGUF file
 
 Without the endings "weight" and "bias"; {} is the layer's number.

@@ -12,7 +12,8 @@ class Settings:
     kind: the word in the file. context: the longest input, in tokens. norm: "layer" or "rms", with norm_eps inside the
     root. gated: the feed-forward has three matrices, proj(activation(gate(x)) * up(x)), else proj(activation(up(x))).
     activation: "gelu", "gelu_tanh" or "silu". rotary_base: queries and keys are rotated, number i of a head together
-    with number i + d_head / 2; None: positions are a learned table. tied: the head is the embedding's matrix.
+    with number i + d_head / 2; None: positions are a learned table. window: how many tokens one sees, itself among
+    them; None: all before it. tied: the head is the embedding's matrix.
     """
 
     kind: str
@@ -29,6 +30,7 @@ class Settings:
     gated: bool
     activation: str
     rotary_base: float | None
+    window: int | None
     attention_bias: bool
     feed_forward_bias: bool
     tied: bool
@@ -57,6 +59,10 @@ class Config:
         if type(found) is not int or found < 1:
             raise self._wrong(name, found, "expected a whole number, at least 1")
         return found
+
+    def size_or_none(self, name: str, default: int) -> int | None:
+        """A whole number, at least 1; null is None, and not the default."""
+        return None if self._take(name, default) is None else self.size(name, default)
 
     def sizes(self, names: dict[str, str]) -> dict[str, int]:
         """{our name: size} from {our name: theirs}."""

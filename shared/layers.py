@@ -18,17 +18,27 @@ class CausalAttention(nn.Module):
 
     n_kv_heads: each key and value head serves n_heads / n_kv_heads query heads (Ainslie et al. 2023, arXiv 2305.13245);
     as many as n_heads if None. `qkv` has the rows of all query heads, then the key heads, then the value heads.
-    Raises ValueError for sizes that do not divide.
+    window: how many tokens one sees, itself among them (Jiang et al. 2023, Mistral, arXiv 2310.06825); None: all before
+    it. It may be set later, counts columns whatever `positions` say, and is a mask only: it costs what the whole text
+    costs, and a cache keeps all of it. Raises ValueError for sizes that do not divide and for a window below 1.
     """
 
-    def __init__(self, d_model: int, n_heads: int, *, n_kv_heads: int | None = None, bias: bool = True):
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        *,
+        n_kv_heads: int | None = None,
+        bias: bool = True,
+        window: int | None = None,
+    ):
         super().__init__()
         n_kv_heads = n_heads if n_kv_heads is None else n_kv_heads
         if d_model % n_heads:
             raise ValueError(f"d_model {d_model} does not divide into {n_heads} heads: choose a multiple of {n_heads}")
         if n_kv_heads < 1 or n_heads % n_kv_heads:
             raise ValueError(f"n_kv_heads is {n_kv_heads}: expected a divisor of the {n_heads} query heads")
-        self.n_heads, self.n_kv_heads, self.d_head = n_heads, n_kv_heads, d_model // n_heads
+        self.n_heads, self.n_kv_heads, self.d_head, self.window = n_heads, n_kv_heads, d_model // n_heads, window
         self.qkv = nn.Linear(d_model, (n_heads + 2 * n_kv_heads) * self.d_head, bias=bias)
         self.proj = nn.Linear(d_model, d_model, bias=bias)
 
@@ -43,8 +53,26 @@ class CausalAttention(nn.Module):
         if cache is not None:
             mask = cache.mask
             k, v = cache.extend(k, v)  # (B, K, all tokens so far, d)
-        y = self.attend(q, k, v, mask)
+        y = self.attend(q, k, v, self._within_window(mask, T, k.shape[-2], x.device))
         return self.proj(y.transpose(1, 2).reshape(B, T, C))
+
+    @property
+    def window(self) -> int | None:
+        """How many tokens one sees, itself among them; None: all before it."""
+        return self._window
+
+    @window.setter
+    def window(self, window: int | None) -> None:
+        if window is not None and window < 1:
+            raise ValueError(f"window is {window}: a token sees itself, so expected 1 or more, or None for all before")
+        self._window = window
+
+    def _within_window(self, mask: torch.Tensor | None, T: int, S: int, device) -> torch.Tensor | None:
+        """`mask` of the last T of S tokens, and the window; as it was where the window holds all S."""
+        if self.window is None or self.window >= S:
+            return mask
+        near = torch.ones(T, S, dtype=torch.bool, device=device).tril(S - T).triu(S - T - self.window + 1)
+        return near if mask is None else near & mask
 
     def attend(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         """What each head has read: q (B, H, T, d), k and v (B, K, S, d) -> (B, H, T, d).

@@ -51,9 +51,10 @@ class RotaryAttention(CausalAttention):
         *,
         n_kv_heads: int | None = None,
         bias: bool = True,
+        window: int | None = None,
         rotary_base: float = 10_000.0,
     ):
-        super().__init__(d_model, n_heads, n_kv_heads=n_kv_heads, bias=bias)
+        super().__init__(d_model, n_heads, n_kv_heads=n_kv_heads, bias=bias, window=window)
         if self.d_head % 2:
             raise ValueError(
                 f"d_model {d_model} with {n_heads} heads makes heads {self.d_head} wide: expected an even width"

@@ -18,7 +18,14 @@ from tokenizers.pre_tokenizers import Whitespace
 from torch import nn
 from torch.nn import functional as F
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 
 from shared.clinic import examine
 from shared.rotary import RotaryAttention, no_positions
@@ -34,8 +41,10 @@ def saved(folder, kind, **changes):
     torch.manual_seed(0)
     if kind == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(**GPT2 | {"eos_token_id": 1} | changes))
-    else:
+    elif kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**LLAMA | changes))
+    else:
+        model = MistralForCausalLM(MistralConfig(**LLAMA | changes))
     for weight in model.parameters():
         weight.data.normal_(std=0.3)
     model.eval().save_pretrained(folder)
@@ -55,6 +64,7 @@ def tokens(n=3, time=20, below=50):
         ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
         ("llama", {"attention_bias": True, "mlp_bias": True}),
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}, "rms_norm_eps": 0.1}),
+        ("mistral", {"sliding_window": None}),
     ],
 )
 def test_it_is_gpt2_and_llama(tmp_path, kind, changes):
@@ -69,9 +79,13 @@ def test_it_is_gpt2_and_llama(tmp_path, kind, changes):
 
 @pytest.mark.parametrize(
     ("kind", "changes", "message"),
-    [("gpt2", {"n_inner": 40}, "40 wide"), ("llama", {"head_dim": 6}, "6 heads 6 wide in a model 24 wide")],
+    [
+        ("gpt2", {"n_inner": 40}, "40 wide"),
+        ("llama", {"head_dim": 6}, "6 heads 6 wide in a model 24 wide"),
+        ("mistral", {"sliding_window": 3}, "a window of 3 tokens: `block.Attention` sees the whole text"),
+    ],
 )
-def test_widths_that_the_parts_do_not_have_are_refused(tmp_path, kind, changes, message):
+def test_what_the_parts_do_not_have_is_refused(tmp_path, kind, changes, message):
     saved(tmp_path, kind, **changes)
     with pytest.raises(ValueError, match=message):
         load_hf(tmp_path)

@@ -24,7 +24,10 @@ KINDS = {  # attention, then what else
         partial(RotaryAttention, n_kv_heads=1, bias=False, rotary_base=100.0),
         {"positions": no_positions, "norm": nn.RMSNorm, "feed_forward": partial(SwiGLU, d_hidden=20), "tied": False},
     ),
+    "learned, window": (partial(CausalAttention, window=3), {}),
+    "rotary, grouped, local and global": (partial(RotaryAttention, n_kv_heads=2), {"positions": no_positions}),
 }
+WINDOWS = {"rotary, grouped, local and global": (2, None)}  # of each layer, set afterwards
 # float64: a logit is a sum of some hundred products of numbers up to ten, each rounded at 1e-16; 1e-10 is a thousand
 # times what that can add up to, and a key in a wrong place moves a logit by more than 1e-3 (the last test).
 close = partial(torch.testing.assert_close, atol=1e-10, rtol=0)
@@ -37,6 +40,8 @@ def make(kind: str) -> TinyLM:
     model = TinyLM(V, CONTEXT, C, LAYERS, HEADS, attention=attention, **slots).double().requires_grad_(False)
     for weight in model.parameters():
         weight.normal_(std=0.4)
+    for block, window in zip(model.blocks, WINDOWS.get(kind, ()), strict=False):
+        block.attention.window = window
     return model
 
 
@@ -259,6 +264,22 @@ def test_parts_that_only_take_x_need_no_cache_and_get_none():
             with pytest.raises(ValueError, match=r"^(Plain|Identity|PlainBlock): forward takes not both"):
                 call()
     assert all(model.takes_cache for model in MODELS.values())
+
+
+def test_a_cache_is_read_through_a_window_set_late():
+    """And keeps all: with the window gone, the next token sees the whole text."""
+    model, tokens = make("rotary"), texts(2, 9)
+    cache, whole = model.new_cache(2), model(tokens)
+    model(tokens[:, :8], cache)
+    for window in (1, 4, 8):
+        for block in model.blocks:
+            block.attention.window = window
+        narrow = model(tokens[:, 8:], cache)
+        cache.step_back(1)
+        assert (narrow[:, 0] - whole[:, 8]).abs().max() > 1e-3
+    for block in model.blocks:
+        block.attention.window = None
+    close(model(tokens[:, 8:], cache)[:, 0], whole[:, 8])
 
 
 def test_a_key_in_a_wrong_place_would_show():

@@ -10,9 +10,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    MistralConfig,
+    MistralForCausalLM,
+)
 from transformers.modeling_gguf_pytorch_utils import load_gguf_checkpoint
 
+from shared.generation import generate, greedy
 from shared.hf import pairs_to_halves, read_model, shapes
 from shared.hf_model import load_model
 from shared.rotary import rotate
@@ -30,8 +38,10 @@ def random_model(kind, **changes):
     torch.manual_seed(0)
     if kind == "gpt2":
         model = GPT2LMHeadModel(GPT2Config(**GPT2 | changes))
-    else:
+    elif kind == "llama":
         model = LlamaForCausalLM(LlamaConfig(**LLAMA | changes))
+    else:
+        model = MistralForCausalLM(MistralConfig(**LLAMA | changes))
     for weight in model.parameters():
         weight.data.normal_(std=0.3)
     return model.eval()
@@ -55,6 +65,9 @@ def same_logits(path, theirs):
         ("llama", {"num_key_value_heads": 1, "tie_word_embeddings": True}),
         ("llama", {"attention_bias": True, "mlp_bias": True}),
         ("llama", {"rope_parameters": {"rope_type": "default", "rope_theta": 100.0}, "rms_norm_eps": 0.1}),
+        *[("mistral", {"sliding_window": window}) for window in (1, 3, 5, 20, None)],
+        ("mistral", {"sliding_window": 5, "attn_implementation": "eager"}),
+        ("mistral", {"sliding_window": 5, "num_key_value_heads": 1, "tie_word_embeddings": True}),
     ],
 )
 @pytest.mark.parametrize("size", ["1GB", "20KB"])
@@ -65,9 +78,41 @@ def test_folders(tmp_path, kind, changes, size):
     assert (tmp_path / INDEX).exists() == (size == "20KB")
     same_logits(tmp_path, theirs)
     found, tensors = read_model(tmp_path)
+    assert found.window == getattr(theirs.config, "sliding_window", None)
     assert {name: tuple(t.shape) for name, t in tensors.items()} == dict(shapes(found))
     assert {t.dtype for t in tensors.values()} == {torch.float32} and all(t.is_contiguous() for t in tensors.values())
     assert sum(t.numel() for t in tensors.values()) == sum(p.numel() for p in theirs.parameters())
+
+
+@pytest.mark.parametrize("window", [3, 5, None])
+def test_a_mistral_writes_what_transformers_writes(tmp_path, window):
+    """The likeliest tokens, each from its own cache: ours holds the whole text, theirs what the window needs. Prompts
+    shorter than the window, and longer than twice. At once they are padded on the left, as theirs are by their mask."""
+    theirs = random_model("mistral", sliding_window=window)
+    theirs.save_pretrained(tmp_path)
+    how = {"max_new_tokens": 12, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    prompts = [row[:length].tolist() for row, length in zip(TOKENS, (2, 9, 14), strict=True)]
+    padded = torch.tensor([[0] * (14 - len(prompt)) + prompt for prompt in prompts])
+    real = torch.tensor([[0] * (14 - len(prompt)) + [1] * len(prompt) for prompt in prompts])
+    ours = generate(load_model(tmp_path), prompts, 12, rules=[greedy])
+    assert ours == theirs.generate(padded, attention_mask=real, **how)[:, 14:].tolist()
+    for prompt, written in zip(prompts, ours, strict=True):
+        alone = torch.tensor([prompt])
+        found = theirs.generate(alone, attention_mask=torch.ones_like(alone), **how)
+        assert found[0, len(prompt) :].tolist() == written
+
+
+def test_what_a_mistral_means_by_what_it_does_not_say(tmp_path):
+    """As transformers reads the same file: a window of 4,096, and eight heads for keys."""
+    theirs = random_model("mistral", num_attention_heads=16, num_key_value_heads=8)
+    theirs.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    said = json.loads(path.read_text())
+    del said["sliding_window"], said["num_key_value_heads"]
+    path.write_text(json.dumps(said))
+    found, meant = read_model(tmp_path)[0], MistralConfig.from_pretrained(tmp_path)
+    assert (found.window, found.n_kv_heads) == (meant.sliding_window, meant.num_key_value_heads) == (4096, 8)
+    same_logits(tmp_path, theirs)
 
 
 def test_heads_of_their_own_width(tmp_path):
@@ -306,7 +351,7 @@ BY_LAYER = {"full_attention": {"rope_type": "default", "rope_theta": 5e5}}
         ("gpt2", config_is("{"), "not JSON"),
         ("gpt2", config_is("[1]"), "holds a list: expected an object"),
         ("gpt2", config_is('{"model_type": "gpt2"}'), "does not say 'vocab_size'"),
-        ("gpt2", config_with(model_type="mistral"), "holds a 'mistral': expected 'gpt2' or 'llama'"),
+        ("gpt2", config_with(model_type="qwen2"), "holds a 'qwen2': expected 'gpt2' or 'llama' or 'mistral'"),
         ("gpt2", config_with(model_type=["gpt2"]), r"holds a \['gpt2'\]"),
         *[("gpt2", config_with(n_head=n), "n_head is .*whole number") for n in (0, -4, 4.0, True, "4", None, [4])],
         ("gpt2", config_with(n_head=3), "32 numbers do not divide into 3 heads"),
@@ -349,6 +394,10 @@ BY_LAYER = {"full_attention": {"rope_type": "default", "rope_theta": 5e5}}
         ("llama", config_with(partial_rotary_factor=0.5), "partial_rotary_factor is 0.5"),
         ("llama", config_with(rope_parameters={"partial_rotary_factor": 0.5}), "partial_rotary_factor is 0.5"),
         ("llama", config_with(sliding_window=4096), "sliding_window is 4096"),
+        ("gpt2", config_with(sliding_window=4096), "sliding_window is 4096"),
+        *[("mistral", config_with(sliding_window=n), "sliding_window is .*whole number") for n in (0, -1, 3.0, "3")],
+        ("mistral", config_with(layer_types=["sliding_attention"] * 2), r"layer_types is \['sliding_attention', "),
+        ("mistral", config_with(num_key_value_heads=None), r"k_proj.weight' has shape \(16, 32\): expected \(32, 32\)"),
         ("llama", config_with(is_causal=False), "is_causal is False"),
         ("llama", config_with(attn_logit_softcapping=50.0), "attn_logit_softcapping is 50.0"),
         ("llama", config_with(final_logit_softcapping=30.0), "final_logit_softcapping is 30.0"),
@@ -479,10 +528,12 @@ def test_nothing_there(tmp_path):
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
-    """{kind: folder}, each with the GGUF file beside."""
+    """{kind: folder}, each with the GGUF file beside, but for Mistral."""
     folders = {kind: tmp_path_factory.mktemp(kind) for kind in ("gpt2", "llama")}
     for kind, folder in folders.items():
         write_gguf(folder / "m.gguf", random_model(kind)).save_pretrained(folder)
+    folders["mistral"] = tmp_path_factory.mktemp("mistral")
+    random_model("mistral").save_pretrained(folders["mistral"])
     return folders
 
 
@@ -508,7 +559,7 @@ ANYTHING |= st.dictionaries(st.text(max_size=3), st.integers(), max_size=2)
 
 
 @settings(max_examples=100, deadline=None)
-@given(data=st.data(), kind=st.sampled_from(["gpt2", "llama"]))
+@given(data=st.data(), kind=st.sampled_from(["gpt2", "llama", "mistral"]))
 def test_any_setting_of_any_type_is_read_or_refused(saved, tmp_path_factory, data, kind):
     """With a ValueError: it was a TypeError, an AttributeError or a ZeroDivisionError."""
     config = json.loads((saved[kind] / "config.json").read_text())

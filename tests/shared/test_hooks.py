@@ -17,6 +17,7 @@ from shared.tiny_lm import TinyLM
 V, CONTEXT, C, HEADS, LAYERS, D = 11, 16, 24, 6, 2, 4  # D: a head's width
 GROUPED = {"attention": partial(RotaryAttention, n_kv_heads=2, bias=False), "positions": no_positions, "tied": False}
 GROUPED |= {"norm": nn.RMSNorm, "feed_forward": partial(SwiGLU, d_hidden=20)}
+WINDOW = {"attention": partial(RotaryAttention, n_kv_heads=3, window=3), "positions": no_positions}
 TOKENS = torch.randint(V, (3, 7), generator=torch.Generator().manual_seed(0))
 # float64: sums of some hundred products of numbers up to ten, each rounded at 1e-16
 close = partial(torch.testing.assert_close, atol=1e-12, rtol=1e-12)
@@ -31,7 +32,8 @@ def make(**slots) -> TinyLM:
     return model
 
 
-MODELS = {"learned": make(), "rotary, grouped": make(**GROUPED)}
+MODELS = {"learned": make(), "rotary, grouped": make(**GROUPED), "window": make(**WINDOW)}
+MODELS["window"].blocks[1].attention.window = 5
 every_model = pytest.mark.parametrize("model", MODELS.values(), ids=MODELS)
 every_name = pytest.mark.parametrize("name", NAMES)
 
@@ -59,7 +61,7 @@ def by_hand(model: TinyLM, seen: dict) -> dict[str, list[torch.Tensor]]:
         steps = {
             "norm_1": block.norm_1(x),
             **{"q": attention.place(q), "k": attention.place(k), "v": v},
-            "mask": torch.ones(7, 7).tril().bool(),
+            "mask": torch.ones(7, 7).tril().triu(1 - (attention.window or 7)).bool(),
             "scores": torch.einsum("bhtd,bhsd->bhts", at["q"], at["k"][:, read]) / math.sqrt(D),
             "weights": torch.where(at["mask"], at["scores"], -math.inf).softmax(-1),
             "heads": torch.einsum("bhts,bhsd->bhtd", at["weights"], at["v"][:, read]),

@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional as F
 
-from shared.layers import CausalAttention, PostNorm, PreNorm, SandwichNorm, SwiGLU
+from shared.layers import CausalAttention, LearnedPositions, PostNorm, PreNorm, SandwichNorm, SwiGLU
 from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 
 V, T, C = 11, 7, 12  # vocabulary, context, width
 ROTARY = {"attention": RotaryAttention, "positions": no_positions}
+SLOTS = {CausalAttention: LearnedPositions, RotaryAttention: no_positions}
 
 
 def make(n_layers: int = 2, n_heads: int = 3, **options) -> TinyLM:
@@ -57,19 +58,19 @@ def reference(model: TinyLM, tokens: torch.Tensor, n_heads: int) -> torch.Tensor
     def linear(x, name):
         return F.linear(x, w[f"{name}.weight"], w[f"{name}.bias"])
 
-    future = torch.ones(time, time).triu(1).bool()
     x = F.embedding(tokens, w["embedding.weight"])
     if learned:
         x = x + w["positions.table.weight"][:time]
     for i in range(len(model.blocks)):
-        at, size = f"blocks.{i}", C // n_heads
+        at, size, window = f"blocks.{i}", C // n_heads, model.blocks[i].attention.window or time
+        hidden = torch.tensor([[not 0 <= q - k < window for k in range(time)] for q in range(time)])
         q, k, v = linear(norm(x, f"{at}.norm_1"), f"{at}.attention.qkv").split(C, dim=-1)
         heads = []
         for h in range(n_heads):
             part = slice(h * size, (h + 1) * size)
             one, other = (p[..., part] if learned else turned(p[..., part]) for p in (q, k))
             scores = one @ other.mT / math.sqrt(size)
-            heads.append(torch.softmax(scores.masked_fill(future, -math.inf), dim=-1) @ v[..., part])
+            heads.append(torch.softmax(scores.masked_fill(hidden, -math.inf), dim=-1) @ v[..., part])
         x = x + linear(torch.cat(heads, dim=-1), f"{at}.attention.proj")
         wide = F.gelu(linear(norm(x, f"{at}.norm_2"), f"{at}.feed_forward.up"))
         x = x + linear(wide, f"{at}.feed_forward.proj")
@@ -91,6 +92,41 @@ def test_logits_and_gradients_equal_a_plain_reference(n_layers, n_heads, slots):
         torch.autograd.grad(each.logsumexp(-1).sum(), list(model.parameters())) for each in (logits, wanted)
     )
     torch.testing.assert_close(found, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("attention", [CausalAttention, RotaryAttention])
+@pytest.mark.parametrize("windows", [(1, 1), (3, 3), (2, None), (None, 4)])
+def test_a_window_equals_a_plain_reference(attention, windows):
+    """Every length, shorter than the window and longer; the same in all layers, or set afterwards for each of them."""
+    model = loud(make(attention=partial(attention, window=windows[0]), positions=SLOTS[attention]))
+    model.blocks[1].attention.window = windows[1]
+    for time in range(1, T + 1):
+        tokens = random_tokens(3, time, seed=time)
+        torch.testing.assert_close(model(tokens), reference(model, tokens, 3), rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=15)
+@given(window=st.integers(1, T), last=st.integers(0, T - 1), seed=st.integers(0, 99))
+def test_two_windows_reach_twice_as_far(window, last, seed):
+    """Another token changes all logits within 2 (window - 1) after it, and none beyond, bit for bit."""
+    model = loud(make(attention=partial(RotaryAttention, window=window), positions=no_positions))
+    tokens = random_tokens(1, T, seed)
+    other = tokens.clone()
+    other[:, last] = (other[:, last] + 1) % V
+    changed = (model(tokens) != model(other)).any(dim=-1)[0]
+    assert changed.tolist() == [0 <= t - last <= 2 * (window - 1) for t in range(T)]
+
+
+def test_a_window_that_holds_the_text_changes_nothing():
+    """Bit for bit, for attention goes by PyTorch's causal path: no mask is made. One token more, and there is one."""
+    model = loud(make(n_layers=1)).requires_grad_(False)
+    plain, masks, attention = model(random_tokens(2, T)), [], model.blocks[0].attention
+    attention.window = T
+    assert torch.equal(model(random_tokens(2, T)), plain)
+    attention.attend = lambda q, k, v, mask: masks.append(mask) or q
+    for attention.window in (None, T, T - 1):
+        model(random_tokens(2, T))
+    assert masks[:2] == [None, None] and masks[2].sum(-1).tolist() == [1, 2, 3, 4, 5, 6, 6]
 
 
 @pytest.mark.parametrize(
@@ -226,6 +262,9 @@ SIZES = {"vocab_size": V, "context": T, "d_model": C, "n_layers": 1, "n_heads": 
             (lambda n=n: CausalAttention(C, 6, n_kv_heads=n), f"n_kv_heads is {n}: expected a divisor of the 6")
             for n in (0, 4, -1)
         ),
+        *((lambda n=n: CausalAttention(C, 3, window=n), f"window is {n}: a token sees itself") for n in (0, -1)),
+        (lambda: RotaryAttention(C, 3, window=0), "window is 0: a token sees itself, so expected 1 or more, or None"),
+        (lambda: setattr(make().blocks[0].attention, "window", 0), "window is 0"),
         (lambda: RotaryAttention(C, 4), "d_model 12 with 4 heads makes heads 3 wide: expected an even width"),
         (lambda: RotaryAttention(C, 3, rotary_base=0), "rotary_base is 0: expected a number above 0"),
         (lambda: RotaryAttention(C, 3, rotary_base=math.nan), "rotary_base is nan"),
