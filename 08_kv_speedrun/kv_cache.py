@@ -7,9 +7,9 @@ Shapes, everywhere in this file:
     k, v   (B, K, T, d)          their keys and values; each serves H / K query heads
     keys, values (B, K, S, d)    all so far: `length` columns that were stored, and the T new ones
 
-A cache counts columns (where a key is stored) and positions (how many tokens of its row came before). They differ where
-a row is padded on the left and where columns were evicted. `TinyLM` asks a cache for `positions(T)`, hands each layer
-its part of `layers(T)`, and ends the pass by `advance(T)`.
+A cache counts columns (where a key is stored) and positions (how many tokens of its row came before): they differ in a
+padded row and after an eviction. `TinyLM` asks for `positions(T)`, hands each layer a part of `layers(T)`, and ends the
+pass by `advance(T)`.
 
 Sources: Shazeer 2019 (arXiv 1911.02150) for what a decoder's step reads; Kwon et al. 2023 (2309.06180) for pages.
 """
@@ -55,6 +55,8 @@ class CachedAttention(nn.Module):
 
     def __init__(self, layer):
         super().__init__()
+        if layer.window is not None:
+            raise ValueError(f"the layer has a window of {layer.window}, and `cached_step` sees all: set it to None")
         self.layer, self.n_heads, self.n_kv_heads, self.d_head = layer, layer.n_heads, layer.n_kv_heads, layer.d_head
 
     def forward(self, x, positions=None, cache=None):
@@ -98,8 +100,7 @@ class Cache:
         self.padding = torch.zeros(batch, dtype=torch.long) if padding is None else torch.as_tensor(padding)
         if self.padding.shape != (batch,) or self.padding.is_floating_point() or self.padding.min() < 0:
             raise ValueError(f"padding is {self.padding.tolist()}: expected {batch} whole numbers, 0 or more")
-        self.n_kv_heads, self.d_head = n_kv_heads, d_head
-        self.length = self.evicted = 0
+        self.n_kv_heads, self.d_head, self.length, self.evicted = n_kv_heads, d_head, 0, 0
 
     @property
     def batch(self) -> int:
@@ -107,8 +108,7 @@ class Cache:
         return len(self.padding)
 
     def positions(self, T: int) -> torch.Tensor:
-        """Where the next T tokens stand: (T,), or (B, T) if a row is padded. Counted from the row's first token, those
-        that were evicted too."""
+        """Where the next T tokens stand in their row, evicted ones counted: (T,), or (B, T) if a row is padded."""
         columns = torch.arange(self.length, self.length + T) + self.evicted
         return (columns - self.padding[:, None]).clamp(min=0) if self.padding.any() else columns
 

@@ -361,6 +361,7 @@ def _check_inputs(m):
             ("row -1 to keep", "from 0 to 1", lambda: _concat(m).keep([-1])),
             ("no row to keep", "one or more", lambda: _paged(m).keep([])),
             ("keys of another type", "float64", lambda: part.extend(sloped.detach().float(), sloped.detach().float())),
+            ("a layer with a window", "window of 3", lambda: m.CachedAttention(RotaryAttention(8, 2, window=3))),
             ("padding that is no whole number", "whole", lambda: _concat(m, padding=torch.tensor([0, 0.5]))),
             ("a request that steps back too far", "n is 1", lambda: m.Request(pool).step_back(1)),
             ("no requests", "0 requests", lambda: m.PagedCache([])),
