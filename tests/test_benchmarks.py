@@ -14,11 +14,13 @@ import bench_attention
 import bench_bpe
 import bench_dashboard
 import bench_generation
+import bench_gqa
 import bench_kv_cache
 import bench_norms
 import bench_skipgram
 import bench_smollm2
 import bench_tiny_lm
+import bench_window
 import bench_world
 import measure
 from bench_attention import Row
@@ -96,6 +98,38 @@ def test_the_peer_has_our_shape():
 
 def test_the_ratio_is_the_median_of_the_rounds():
     assert measure.median_ratio([1, 9, 8], [2, 3, 4]) == 2
+
+
+def test_sharing_is_measured(monkeypatch, capsys):
+    """All ways over a short cache; equal times meet no goal but the one that allows them."""
+    monkeypatch.setattr(bench_gqa, "CONTEXTS", (16,))
+    rows = [row for batch in bench_gqa.BATCHES for row in bench_gqa.measure(batch, 16, rounds=2)]
+    made = {row.way: row.made for row in rows if (row.batch, row.n_kv_heads) == (8, 1)}
+    assert made["grouped"] < made["expanded"] < made["repeated"]
+    bench_gqa.show(rows)
+    latent = bench_gqa.measure_latent(16, rounds=2)
+    same = [replace(row, seconds=[1.0, 1.0]) for row in rows]
+    capsys.readouterr()
+    assert measure.report(bench_gqa.goals(same, {name: ([1.0, 1.0], 0) for name in latent})) == 1
+    assert capsys.readouterr().out.count("NOT MET") == 13
+    fast = [replace(row, seconds=[0.3 if row.n_kv_heads < 8 and row.way == "grouped" else 1.0] * 2) for row in rows]
+    assert measure.report(bench_gqa.goals(fast, {"absorbed": ([0.5], 0), "written out": ([1.0], 0)})) == 0
+
+
+def test_windows_are_measured(monkeypatch, capsys):
+    """All ways at two lengths; equal times meet no goal of speed."""
+    monkeypatch.setattr(bench_window, "LENGTHS", (32, 64))
+    monkeypatch.setattr(bench_window, "BEHIND", (8, 24))
+    monkeypatch.setattr(bench_window, "WINDOW", 8)
+    monkeypatch.setattr(bench_window, "resident_bytes", lambda make, n: None)
+    rows, steps = bench_window.attention_rows(), bench_window.step_rows()
+    assert len(rows) == 10 and max(row["error"] for row in rows) < 1e-5
+    assert steps[0]["bytes"] == steps[1]["bytes"] < steps[1]["whole"]
+    bench_window.show(rows, steps)
+    slow = [row | {"to_banded": 1.0} for row in rows]
+    capsys.readouterr()
+    assert measure.report(bench_window.goals(slow, steps)) == 1
+    assert capsys.readouterr().out.count("NOT MET") >= 3
 
 
 def test_threads_are_as_before():
