@@ -62,11 +62,7 @@ KINDS = {"concatenating": _concat, "preallocated": _preallocated, "paged": _page
 
 def _read(model, tokens, cache, chunks):
     """Logits of all tokens, read in chunks of these lengths."""
-    parts, start = [], 0
-    for T in chunks:
-        parts.append(model(tokens[:, start : start + T], cache))
-        start += T
-    return torch.cat(parts, dim=1)
+    return torch.cat([model(part, cache) for part in tokens.split(chunks, dim=1)], dim=1)
 
 
 def _check_mask(m):

@@ -69,11 +69,7 @@ def _expected(tokens, windows, sinks=0):
 
 def _read(model, tokens, cache, chunks):
     """Logits of all tokens, read in passes of these lengths."""
-    parts, start = [], 0
-    for n in chunks:
-        parts.append(model(tokens[:, start : start + n], cache))
-        start += n
-    return torch.cat(parts, dim=1)
+    return torch.cat([model(part, cache) for part in tokens.split(chunks, dim=1)], dim=1)
 
 
 def _check_may_see(m):

@@ -47,11 +47,7 @@ def _tokens(batch=B, seed=0):
 
 
 def _read(model, tokens, cache, chunks):
-    parts, start = [], 0
-    for n in chunks:
-        parts.append(model(tokens[:, start : start + n], cache))
-        start += n
-    return torch.cat(parts, dim=1)
+    return torch.cat([model(part, cache) for part in tokens.split(chunks, dim=1)], dim=1)
 
 
 def _softmax_loop(q, k, v, mask, readers):

@@ -3,8 +3,8 @@
     .venv/bin/python tests/benchmarks/bench_window.py
 
 Prints two tables and the goals, and exits with status 1 if a goal is not met. The first is one forward pass of four
-heads, 64 wide; the second the next token of a model behind so many. "SDPA" is
-`torch.nn.functional.scaled_dot_product_attention`; masks are made once, outside of the time and in the memory.
+heads, 64 wide; the second the next token of a model behind so many. "sdpa" is
+`torch.nn.functional.scaled_dot_product_attention`; a mask is made in the call, and counts in its time and memory.
 """
 
 import statistics
