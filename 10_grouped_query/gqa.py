@@ -44,7 +44,7 @@ def grouped_product(x: torch.Tensor, shared: torch.Tensor) -> torch.Tensor:
     B, H, T, m = x.shape
     K = shared.shape[1]
     rows = x.reshape(B, K, H // K * T, m)  # the heads of a group are rows of one matrix
-    return (rows @ shared).view(B, H, T, -1)
+    return (rows @ shared).view(B, H, T, shared.shape[-1])
 
 
 def weights_of(scores: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
@@ -67,7 +67,7 @@ Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor | None
 
 def attend_grouped(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None) -> torch.Tensor:
     """What each head has read, (B, H, T, d). Copies neither keys nor values."""
-    _check_groups(q, k, v)
+    _check_shapes(q, k, v, mask)
     weights = weights_of(grouped_product(scaled(q), k.mT), mask)  # (B, H, T, S)
     return grouped_product(weights, v)
 
@@ -76,7 +76,7 @@ def attend_repeated(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None = None
 ) -> torch.Tensor:
     """The same. Copies every key and value G times: 2 B H S d numbers, as many as a cache without sharing holds."""
-    _check_groups(q, k, v)
+    _check_shapes(q, k, v, mask)
     G = q.shape[1] // k.shape[1]
     k, v = (x.repeat_interleave(G, dim=1) for x in (k, v))  # (B, H, S, d)
     return weights_of(scaled(q) @ k.mT, mask) @ v
@@ -87,7 +87,7 @@ def attend_expanded(
 ) -> torch.Tensor:
     """The same. `expand` makes a view, but a batched product wants its matrices at equal steps in memory: of more than
     one row or key head it makes copies as `attend_repeated` does, first of the keys, then of the values."""
-    _check_groups(q, k, v)
+    _check_shapes(q, k, v, mask)
     K = k.shape[1]
     q = scaled(q).unflatten(1, (K, -1))  # (B, K, G, T, d)
     k, v = (x[:, :, None].expand(-1, -1, q.shape[2], -1, -1) for x in (k, v))  # (B, K, G, S, d)
@@ -95,11 +95,14 @@ def attend_expanded(
     return (weights.unflatten(1, (K, -1)) @ v).flatten(1, 2)
 
 
-def _check_groups(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> None:
-    H, K = q.shape[1], k.shape[1]
+def _check_shapes(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor | None) -> None:
+    (B, H, T, _), (texts, K, S, _) = q.shape, k.shape
     if H % K or v.shape != k.shape:
         found = f"{H} query heads, {K} key heads {tuple(k.shape)}, values {tuple(v.shape)}"
         raise ValueError(f"{found}: expected key heads that divide the query heads, and values shaped as keys")
+    if texts != B or (mask is None and T > S):
+        found = f"{B} texts of {T} queries, {texts} texts of {S} keys"
+        raise ValueError(f"{found}: expected as many texts, and without a mask no more queries than keys")
 
 
 def split_heads(x: torch.Tensor, n_heads: int, n_kv_heads: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -219,11 +222,11 @@ def pool_model(
 
 def replace_qkv(layer: nn.Module, n_kv_heads: int, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
     """Give a layer another fused matrix, rows as `split_heads` has them, and as many key and value heads."""
-    trained = layer.qkv.weight.requires_grad
+    trained, bias_trained = (part is not None and part.requires_grad for part in (layer.qkv.weight, layer.qkv.bias))
     layer.qkv = nn.Linear(*weight.T.shape, bias=bias is not None, device="meta")
     layer.qkv.weight = nn.Parameter(weight, trained)
     if bias is not None:
-        layer.qkv.bias = nn.Parameter(bias, trained)
+        layer.qkv.bias = nn.Parameter(bias, bias_trained)
     layer.n_kv_heads = n_kv_heads
 
 

@@ -122,6 +122,21 @@ def joint(rank: int, slow_only: bool = False) -> Make:
     return make
 
 
+def apart(key_rank: int, value_rank: int) -> Make:
+    """Keys before rotation and values, each from a latent of its own."""
+
+    def make(layer, found):
+        moment, metric, made = joint_moment(layer), joint_metric(layer, found), []
+        for i, (rows, rank) in enumerate(zip(rows_of(layer), (key_rank, value_rank), strict=True)):
+            n = len(moment) // 2
+            here = slice(i * n, (i + 1) * n)
+            down, up = basis(moment[here, here], metric[here, here], rank)
+            made.append((up @ (down @ rows.flatten(0, 1).double())).float().view_as(rows))
+        return tuple(made)
+
+    return make
+
+
 def slow(d: int) -> torch.Tensor:
     """Which numbers of a head belong to pairs that turn slowly: (d,)."""
     return torch.arange(d) % (d // 2) >= FAST

@@ -140,6 +140,11 @@ def _merge_layer(layer: nn.Module, found: Moments, n: int) -> None:
     K, d = layer.n_kv_heads, layer.d_head
     if n < 1 or K % n:
         raise ValueError(f"{K} key heads to {n}: expected a divisor of {K}")
+    if found.queries.shape != (layer.n_heads, d // 2) or found.keys.shape[1] != K:
+        sizes = f"{tuple(found.queries.shape)} and {found.keys.shape[1]} key heads"
+        raise ValueError(
+            f"moments of queries {sizes}, the layer has {layer.n_heads} and {K}: are they another model's?"
+        )
     q, k, v = _matrices(layer)  # (H, d, C), (K, d, C), (K, d, C)
     q, keys, out = complex_pairs(q, 1), complex_pairs(k, 1), layer.proj.weight.double().unflatten(1, (K, -1, d))
     new_q, new_k, new_v, new_out = [], [], [], []

@@ -9,6 +9,7 @@ otherwise, by other rows of its fused matrix, and three judges say what that cos
     joint      one latent for keys and values together, and what rotation makes of it
     across     every other layer reads the keys and values of the layer before it
     single     the same in one layer alone
+    one copy   the same, judged by copies
     bytes      what a cache takes, by formula and by its tensors
 """
 
@@ -18,7 +19,7 @@ from functools import partial
 
 import torch
 from gqa import cache_bytes
-from gqa_arms import across, aligned, chained, each_by, fitted_to, joint, random, ranked, remade, slow, unturned
+from gqa_arms import across, aligned, apart, chained, each_by, fitted_to, joint, random, ranked, remade, slow, unturned
 from gqa_merge import merge_model
 from gqa_real import (
     FITTED,
@@ -77,6 +78,7 @@ def joint_latents() -> Arms:
     """Rotated after they are made again; not rotated at all, so that a product could absorb the latent; or only the
     fast pairs are rotated, which are cached apart."""
     arms = {f"rank {rank}": partial(remade, joint(rank)) for rank in JOINT_RANKS}
+    arms |= {f"apart, {k} and {v}": partial(remade, apart(k, v)) for k, v in ((64, 192), (96, 160), (64, 64))}
     arms |= {"nothing turned": lambda: unturned("q", "k"), "keys not turned": lambda: unturned("k")}
     slow_still = partial(unturned, "q", "k", of=slow)
     arms["slow pairs not turned"] = slow_still
@@ -90,6 +92,10 @@ def neighbours() -> Arms:
     return {f"{how}, {what}": partial(across, how, what) for how in ("copied", "fitted") for what in BOTH}
 
 
+def one_copy() -> Arms:
+    return {f"pca {at}": partial(remade, PCA, layers=[at]) for at in LAYERS}
+
+
 def single() -> Arms:
     """In one layer, or for one pair of layers."""
     arms = {f"{name} {at}": partial(remade, MERGES[name], layers=[at]) for name in ("mean", "pca") for at in LAYERS}
@@ -97,7 +103,7 @@ def single() -> Arms:
 
 
 ARMS: dict[str, Arms] = {"whole": {"whole": dict}, "merge": merges(), "rank": latents(), "joint": joint_latents()}
-ARMS |= {"across": neighbours(), "single": single()}
+ARMS |= {"across": neighbours(), "single": single(), "one copy": one_copy()}
 LOST = ("random", "head", "mean")  # no model that could copy: its loss says enough
 LONG_ARMS = ("whole", "nothing turned", "slow pairs not turned")
 
@@ -116,8 +122,8 @@ def run(job: dict) -> dict:
 
 def judges(part: str, arm: str) -> list[Callable]:
     """Of an arm."""
-    if part == "single":
-        return [short_loss]
+    if part in ("single", "one copy"):
+        return [short_loss] if part == "single" else [judged_copy]
     found = [judged_loss] if arm.startswith(LOST) else [judged_loss, judged_copy, judged_key]
     return found + [short_loss] * (part == "whole") + [long_loss] * (arm in LONG_ARMS)
 

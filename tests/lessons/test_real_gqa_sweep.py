@@ -8,7 +8,9 @@ from types import SimpleNamespace
 import gqa_arms
 import gqa_real
 import pytest
+import real_decode_sweep
 import real_gqa_sweep
+import real_uptrain_sweep
 import torch
 from gqa import pool_model
 from gqa_merge import basis, low_rank, merge_model, moments
@@ -22,7 +24,7 @@ from shared.texts import OWN, texts
 from shared.tiny_lm import TinyLM
 
 V, LAYERS, H, K, D = 40, 4, 6, 3, 8
-MODULES = (gqa_real, gqa_arms, real_gqa_sweep)
+MODULES = (gqa_real, gqa_arms, real_gqa_sweep, real_uptrain_sweep, real_decode_sweep)
 
 
 @pytest.fixture
@@ -162,6 +164,19 @@ def test_a_latent_of_all_numbers_loses_nothing_and_fewer_lose_more(small):
     assert apart[0] < 1e-4 < apart[1] < apart[2]
     rows = torch.cat(gqa_arms.joint(12)(model.blocks[0].attention, gqa_arms.fitted_moments()[0]))
     assert torch.linalg.matrix_rank(rows.flatten(0, 1), rtol=1e-4) == 12
+
+
+def test_two_latents_hold_what_each_may(small):
+    model, x = small
+    whole = logits(model, x)
+    gaps = [
+        (logits(model, x, gqa_arms.remade(gqa_arms.apart(k, v))) - whole).abs().mean() for k, v in ((24, 24), (8, 8))
+    ]
+    assert gaps[0] < 1e-4 < gaps[1]
+    for rows, rank in zip(
+        gqa_arms.apart(5, 8)(model.blocks[0].attention, gqa_arms.fitted_moments()[0]), (5, 8), strict=True
+    ):
+        assert torch.linalg.matrix_rank(rows.flatten(0, 1), rtol=1e-4) == rank
 
 
 def test_the_joint_moment_is_that_of_keys_before_rotation_and_values(small):
@@ -306,7 +321,7 @@ class SaysOne(nn.Module):
         return self.says.expand(len(x), last, -1)
 
 
-@pytest.mark.parametrize("part", [part for part in real_gqa_sweep.ARMS if part != "single"])
+@pytest.mark.parametrize("part", [part for part in real_gqa_sweep.ARMS if part not in ("single", "one copy")])
 def test_each_part_runs(small, part, monkeypatch):
     """Its last arm, on short texts, with numbers that JSON knows. Ranks are those of the real model."""
     for name, value in {"TOKENS": 12, "COPIED": 6, "FILLER": 3, "SEEDS": range(2)}.items():
@@ -324,3 +339,58 @@ def test_what_a_cache_takes(small, monkeypatch):
     whole, merged = (real_gqa_sweep.run({"part": "bytes", "arm": arm}) for arm in ("whole", "pca"))
     assert whole["formula"] == whole["measured"] == 2 * LAYERS * K * D * 4 == 3 * merged["measured"]
     assert merged["formula"] == merged["measured"] and merged["apart"] < 1e-3
+
+
+# Up-training and time
+
+
+def test_only_keys_and_values_are_trained(small):
+    model = pool_model(small[0], 1)
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    real_uptrain_sweep.train(model, 1e-2, 2)
+    changed = {name for name, parameter in model.named_parameters() if not torch.equal(parameter, before[name])}
+    assert changed == {f"blocks.{at}.attention.qkv.weight" for at in range(LAYERS)}
+    for name in changed:
+        now, then = model.get_parameter(name), before[name]
+        assert (
+            torch.equal(now[: H * D], then[: H * D]) and not torch.isclose(now[H * D :], then[H * D :]).any(dim=1).all()
+        )
+
+
+def test_every_way_of_a_step_says_the_same(small):
+    """With heads that are repeated and keys that are, as much as the model itself; a token is taken back."""
+    model, _ = small
+    with torch.inference_mode():
+        nine = real_decode_sweep.with_kv_heads(H)
+        close(nine(torch.arange(9)[None]), model(torch.arange(9)[None]))
+        for heads in (H, K, 1):
+            changed = real_decode_sweep.with_kv_heads(heads)
+            cache = real_decode_sweep.filled(changed, 2, 12)
+            assert cache.keys.shape[2] == heads
+            said = [
+                real_decode_sweep.one_more(real_decode_sweep.reading(changed, attend), cache)
+                for attend in real_decode_sweep.WAYS.values()
+            ]
+            assert cache.length == 11
+            for other in said[1:]:
+                close(other, said[0])
+    assert model.blocks[0].attention.n_kv_heads == K and "attend" not in vars(model.blocks[0].attention)
+
+
+def test_what_is_measured_of_a_product():
+    """Every arm with its bytes; copies only where heads are shared."""
+    found = real_decode_sweep.run(real_decode_sweep.SWEEP.quick[0])
+    names = [(arm["kv_heads"], arm["way"]) for arm in found["arms"]]
+    assert len(names) == len(found["seconds"]) == 2 + 5 + 5 and (9, "copied") not in names
+    assert found["bytes"] == [2 * 2 * heads * 16 * 64 * 4 for heads, _ in names]
+    assert all(len(rounds) == real_decode_sweep.ROUNDS and min(rounds) > 0 for rounds in found["seconds"])
+
+
+def test_time_is_taken_in_turn(monkeypatch):
+    """Each once, each once more to see how long it takes; then in each round one that is not counted."""
+    clock, calls = iter(range(1000)), []
+    monkeypatch.setattr(real_decode_sweep.time, "process_time", lambda: next(clock))
+    monkeypatch.setattr(real_decode_sweep, "TURN", 2.0)
+    monkeypatch.setattr(real_decode_sweep, "ROUNDS", 2)
+    found = real_decode_sweep.in_turn([lambda: calls.append("a"), lambda: calls.append("b")])
+    assert found == [[1, 1], [1, 1]] and "".join(calls) == "ab" + "ab" + 2 * ("aaa" + "bbb")
