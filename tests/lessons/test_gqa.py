@@ -2,12 +2,15 @@
 test_clinics.py.)"""
 
 from functools import partial
+from types import SimpleNamespace
 
 import gqa
 import gqa_merge
 import gqa_shapes
 import pytest
 import torch
+from folded import solutions
+from gqa_checks import EXERCISES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
@@ -246,5 +249,17 @@ def test_published_shapes():
     assert gqa_shapes.DEEPSEEK_V3.cached() == 61 * 576
 
 
-def test_our_own_passes_the_checks():
-    assert examine(gqa).passes
+def test_a_bias_stays_trainable_and_others_moments_are_refused():
+    model = TinyLM(VOCABULARY, 16, 24, 2, 6, attention=partial(gqa.GroupedAttention, n_kv_heads=3))
+    for block in model.blocks:
+        block.attention.qkv.weight.requires_grad_(False)
+    layer = gqa.pool_model(model, 1).blocks[0].attention
+    assert layer.qkv.bias.requires_grad and not layer.qkv.weight.requires_grad
+    other = TinyLM(VOCABULARY, 16, 24, 2, 6, attention=partial(gqa.GroupedAttention, n_kv_heads=6, bias=False))
+    with pytest.raises(ValueError, match="another model's"):
+        gqa_merge.merge_model(model, gqa_merge.moments(other, tokens()), 1)
+
+
+def test_the_folded_solutions_pass():
+    """As a reader sees them."""
+    assert examine(SimpleNamespace(**solutions(gqa, "gqa_vis.ipynb", torch=torch)), EXERCISES).passes
