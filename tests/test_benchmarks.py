@@ -15,6 +15,7 @@ import bench_bpe
 import bench_dashboard
 import bench_generation
 import bench_gqa
+import bench_int8
 import bench_kv_cache
 import bench_norms
 import bench_skipgram
@@ -130,6 +131,34 @@ def test_windows_are_measured(monkeypatch, capsys):
     capsys.readouterr()
     assert measure.report(bench_window.goals(slow, steps)) == 1
     assert capsys.readouterr().out.count("NOT MET") >= 3
+
+
+def test_eight_bits_are_measured(monkeypatch, capsys):
+    """All ways of a small matrix and all kinds of a small model; equal times meet no goal of speed."""
+    monkeypatch.setattr(bench_int8, "SHAPES", {"small": (64, 48)})
+    monkeypatch.setattr(bench_int8, "TOKENS", (16, 256))
+    products = bench_int8.measure_products(rounds=2)
+    assert [row.way for row in products] == 2 * list(bench_int8.PRODUCTS)
+    shape = bench_kv_cache.Shape("tiny", 48, d_model=32, n_layers=2, n_heads=2, d_hidden=64, context=40)
+    read = [torch.arange(20)[None], torch.arange(20, 40)[None]]
+    wholes = bench_int8.measure_model(bench_kv_cache.random_llama(shape), read, rounds=2)
+    by_kind = {row.kind: row for row in wholes}
+    assert list(by_kind) == list(bench_int8.KINDS)
+    numbers, outputs = 2 * (4 * 32**2 + 3 * 32 * 64) + 48 * 32, 2 * (4 * 32 + 2 * 64 + 32) + 48
+    assert by_kind["float32"].bytes == 4 * numbers + 4 * 5 * 32
+    assert by_kind["W8A8, by token"].bytes == numbers + 4 * outputs + 4 * 5 * 32
+    head = 48 * 32
+    assert by_kind["4 bits, multiplied out"].bytes == (numbers - head) * 20 // 32 + head * 36 // 32 + 4 * 5 * 32
+    bench_int8.show(products, wholes)
+    capsys.readouterr()
+    same = [replace(row, seconds=[1.0, 1.0]) for row in products]
+    level = [replace(row, prefill_up=1, decode_up=1, worst=0, bytes=1) for row in wholes]
+    assert measure.report(bench_int8.goals(same, level)) == 1
+    assert capsys.readouterr().out.count("NOT MET") == 7
+    fast = [replace(row, seconds=[1.0 if row.way == "float32" else 0.5] * 2) for row in products]
+    good = [replace(row, prefill_up=2, decode_up=2, worst=0) for row in wholes]
+    good = [replace(row, bytes=100 if row.kind == "float32" else 26) for row in good]
+    assert measure.report(bench_int8.goals(fast, good)) == 0
 
 
 def test_threads_are_as_before():
