@@ -36,7 +36,7 @@ from shared.world import HELD_OUT, VOCABULARY, Config, held_out_rows, rows
 D_MODEL = 64
 LAYERS = {"story": 2, "recall": 1}
 D_HIDDEN = {"story": 170, "recall": 128}  # of the arm with eight heads of eight numbers that share nothing
-STEPS = {"story": [200, 800, 3200], "recall": [250, 2000, 8000]}  # the longer one: of records with several fields
+STEPS = {"story": [200, 800, 3200], "recall": [250, 2000, 8000]}  # some arms, the late ones, in all three
 JUDGES = [100, 101, 102, 103, 104]
 
 # The story world, a small one: about 180 words
