@@ -237,14 +237,15 @@ def trained(steps: int, seed: int) -> TinyLM:
 
 
 @torch.no_grad()
-def converted(model: TinyLM, n_kv_heads: int, how: str, generator: torch.Generator) -> TinyLM:
+def converted(model: TinyLM, n_kv_heads: int, how: str, generator: torch.Generator | None = None) -> TinyLM:
     """See `pool_model`; "stretched": the mean of G heads times the root of G, for heads that have nothing in common."""
     if how != "stretched":
         return pool_model(model, n_kv_heads, how, generator)
-    model, layer = pool_model(model, n_kv_heads), model.blocks[0].attention
-    for block in model.blocks:
-        block.attention.qkv.weight[layer.n_heads * layer.d_head :] *= (layer.n_kv_heads / n_kv_heads) ** 0.5
-    return model
+    small, layer = pool_model(model, n_kv_heads), model.blocks[0].attention
+    for block in small.blocks:
+        for part in block.attention.qkv.parameters():  # the matrix, and its bias if there is one
+            part[layer.n_heads * layer.d_head :] *= (layer.n_kv_heads / n_kv_heads) ** 0.5
+    return small
 
 
 def _convert(job: dict) -> dict:

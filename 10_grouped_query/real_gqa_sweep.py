@@ -122,8 +122,10 @@ def run(job: dict) -> dict:
 
 def judges(part: str, arm: str) -> list[Callable]:
     """Of an arm."""
-    if part in ("single", "one copy"):
-        return [short_loss] if part == "single" else [judged_copy]
+    if part == "single":
+        return [short_loss]
+    if part == "one copy":
+        return [judged_copy]
     found = [judged_loss] if arm.startswith(LOST) else [judged_loss, judged_copy, judged_key]
     return found + [short_loss] * (part == "whole") + [long_loss] * (arm in LONG_ARMS)
 
