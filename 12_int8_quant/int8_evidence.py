@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from torch.nn import functional as F
 
 from shared.clinic import Evidence
-from shared.colors import BROKEN, OTHERS, WORKING
+from shared.colors import OTHERS, WORKING
 from shared.story_model import load_story_lm
 from shared.world.words import decode
 
@@ -57,37 +57,28 @@ def losses(helper, caller):
 
 def positions(helper, caller):
     """The loss by the position of the word from which the next one is told."""
-    model, figure = caller.load(), _figure(1)
-    rows = {"with outliers": model} | {way: caller.small(model, way) for way in WAYS}
+    model = caller.load()
+    rows = {"it with outliers": model} | {f"in 8 bits: {way}": caller.small(model, way) for way in WAYS}
     lines = ["nats a word on six lines, by the position from which it is told", _row("position", PARTS)]
-    for (name, small), color, marker in zip(rows.items(), (WORKING, *OTHERS[:3], BROKEN), "os^vD", strict=True):
+    for name, small in rows.items():
         found = line_losses(small)
-        means = [float(torch.cat([line[part] for line in found]).mean()) for part in PARTS.values()]
-        lines.append(_row(name, [f"{it:.2f}" for it in means]))
-        figure.axes[0].plot(list(PARTS), means, label=name, color=color, marker=marker, alpha=0.8)
-    figure.axes[0].set(xlabel="position", ylabel="nats a word", ylim=(0, None))
-    figure.axes[0].legend(frameon=False)
-    return Evidence("\n".join(lines), figure)
+        lines.append(_row(name, [f"{torch.cat([line[part] for line in found]).mean():.2f}" for part in PARTS.values()]))
+    return Evidence("\n".join(lines))
 
 
 def clipped(helper, caller):
-    """Which share of their inputs layers with scales that are fixed before cannot hold."""
+    """What layers with fixed scales are given, beside what these hold; and numbers there and back by a fixed scale."""
     small = caller.small(caller.load(), "fixed")
-    lines = [
-        "largest input of a layer, over the largest that its scale holds: on lines on which scales were found, and"
-    ]
-    lines += ["on other lines", _row("layer", ["found on", "others"])]
-    known, new = (_reach(small, ids) for ids in (int8_caller.texts(), judges()))
+    lines = ["a layer's largest input over the largest number that its scale holds, on the lines on which scales were"]
+    lines += ["found, and on others", _row("layer", ["found on", "others"])]
+    known, new = (_reach(small, ids) for ids in (caller.texts(), judges()))
     lines += [_row(name, [f"{known[name]:.2f}", f"{new[name]:.2f}"]) for name in known]
-    x = torch.linspace(0.02, 0.9, 23)[None]
-    lines += [
-        "",
-        "numbers there and back, over the numbers; their largest is 1 of these, or 2",
-        _row("scale of", [1, 2]),
-    ]
-    ratios = [_ratio(helper, x, torch.tensor([[size / 127]])) for size in (1, 2)]
-    lines.append(_row("mean ratio", ratios))
-    return Evidence("\n".join(lines))
+    x, cells = torch.linspace(0.02, 0.9, 23)[None], []
+    for largest in (1, 2, 4):
+        scale = torch.tensor([[largest / 127]])
+        cells.append(f"{helper.dequantize(helper.quantize(x, scale), scale).mean() / x.mean():.3f}")
+    lines += ["", "numbers from 0.02 to 0.9 there and back: their mean over what it was"]
+    return Evidence("\n".join([*lines, _row("the scale holds up to", [1, 2, 4]), _row("ratio", cells)]))
 
 
 def layer_map(helper, caller):
@@ -96,9 +87,7 @@ def layer_map(helper, caller):
     smoothed = caller.smooth(model, caller.ranges(model, caller.texts()))
     small, given = caller.small(model, "fixed"), {}
     watch(smoothed, judges()[:1], lambda name, x: given.setdefault(name, x))
-    lines = [
-        "what layers put out, given the same: root mean square of it, of the error, of the error's mean over tokens"
-    ]
+    lines = ["what layers put out, given the same: root mean square of that, of the error, of its mean over tokens"]
     lines.append(_row("layer", ["output", "error", "its mean"]))
     figure = _figure(2)
     for name, x in given.items():
@@ -112,27 +101,21 @@ def layer_map(helper, caller):
 
 def outputs(helper, caller):
     """Errors of a matrix with weights in 8 bits, whose outputs have other sizes."""
-    weight, back, error = weight_errors(caller)
+    weight, error = weight_errors(caller)
     lines = ["a matrix of 6 outputs and 40 inputs: largest weight of an output, largest error of one, in % of that"]
     lines.append(_row("output", range(len(weight))))
     lines.append(_row("largest weight", [f"{row.max():.3g}" for row in weight.abs()]))
     lines.append(_row("largest error, %", [f"{100 * it:.2g}" for it in error.amax(dim=1)]))
     figure = _figure(1)
-    _map(
-        figure.axes[0],
-        (back - weight) / weight.abs().amax(dim=1, keepdim=True),
-        "error over the largest",
-        "input",
-        "output",
-    )
+    _map(figure.axes[0], error, "error over the output's largest", "input", "output")
     return Evidence("\n".join(lines), figure)
 
 
 def weight_errors(caller):
-    """Weights, what is left of them, and the errors over each output's largest weight, (6, 40) each."""
+    """Weights, and their errors in 8 bits over each output's largest weight, (6, 40) each."""
     weight = _random(6, 40) * torch.tensor([[100.0], [1], [30], [1], [10], [0.1]])
     back = caller.WAYS["weights"]("", caller.linear(weight, torch.zeros(6)))(torch.eye(40)).T
-    return weight, back, (back - weight).abs() / weight.abs().amax(dim=1, keepdim=True)
+    return weight, (back - weight).abs() / weight.abs().amax(dim=1, keepdim=True)
 
 
 def files(helper, caller):
@@ -226,11 +209,9 @@ def columns(helper, caller):
     """What is taken out of the product in 8 bits, and what is gained by it."""
     model = caller.load()
     split, tokens = (caller.small(model, way) for way in ("split", "tokens"))
-    lines = [
-        "inputs with a number above the threshold in one line, how many are taken for outliers there, and the errors"
-    ]
+    lines = ["one line: inputs with a number above the threshold, how many are taken for outliers, and the errors of"]
     lines += [
-        "of what the layer puts out (in % of it) with the split, and without",
+        "what the layer puts out, with and without the split",
         _row("", ["above", "taken", "split, %", "none, %"]),
     ]
     given = {}
@@ -248,9 +229,7 @@ def neighbours(helper, caller):
     """What a text's last logits are when it is run alone, and beside others of the same length."""
     model = caller.load()
     ids = torch.cat([text[:, :40] for text in judges() if text.shape[1] >= 40])  # (B, 40)
-    lines = [
-        "largest gap of a logit between a text run alone and beside others, of the same length; for how many of 40"
-    ]
+    lines = ["a text alone and beside others of the same length: largest gap of a logit, and at how many of its 40"]
     lines += ["positions the likeliest word is another one", _row("texts side by side", [1, 2, 4, len(ids)])]
     for name, made in {"with outliers": model, **{way: caller.small(model, way) for way in WAYS}}.items():
         alone, cells = made(ids[:1])[0], []
@@ -281,12 +260,13 @@ def small_numbers(helper, caller):
 
 
 def moved(helper, caller):
-    """What smoothing does before anything is rounded: the loss, and the largest inputs."""
+    """What smoothing does: the loss before anything is rounded and after, and the largest inputs."""
     model = caller.load()
     smoothed = caller.smooth(model, caller.ranges(model, caller.texts()))
-    lines = ["nats a word, on six lines, all in float", _row("line", [*range(1, 7), "mean"])]
+    lines = ["nats a word, on six lines", _row("line", [*range(1, 7), "mean"])]
     lines += [_losses("the story model", load_story_lm), _losses("it with outliers", lambda: model)]
-    lines += [_losses("smoothed", lambda: smoothed), "", "largest input of a layer", _row("", ["before", "smoothed"])]
+    lines += [_losses("smoothed", lambda: smoothed), _losses("in 8 bits: fixed", lambda: caller.small(model, "fixed"))]
+    lines += ["", "largest input of a layer", _row("", ["before", "smoothed"])]
     before, after = (caller.ranges(it, caller.texts()) for it in (model, smoothed))
     lines += [_row(name, [f"{it[name].abs().max():.3g}" for it in (before, after)]) for name in before]
     return Evidence("\n".join(lines))
@@ -317,11 +297,6 @@ def _reach(small, ids):
     for hook in hooks:
         hook.remove()
     return found
-
-
-def _ratio(helper, x, scale):
-    """The mean of |back| over the mean of |x|."""
-    return f"{helper.dequantize(helper.quantize(x, scale), scale).abs().mean() / x.abs().mean():.3f}"
 
 
 def _product_gap(helper, n):
