@@ -141,15 +141,15 @@ def groups(helper, caller):
     """Groups of 4 bits there and back, at several distances from 0."""
     x = torch.linspace(0, 1, 32)[None] + 0.01 * _random(1, 32).sin()
     lines = ["a group of 32 numbers over a range of 1, moved away from 0: errors in steps of 1/15 of the range"]
-    lines.append(_row("lowest number", ["mean", "largest"]))
+    lines.append(_row("lowest number, in steps", ["mean", "largest"]))
+    moves = torch.linspace(-2, 2, 41) / 15
+    found = [helper.to_groups(x + move, 32) for move in moves]
+    errors = [15 * (helper.from_groups(*it) - x - move)[0] for it, move in zip(found, moves, strict=True)]
+    for move, error in list(zip(moves, errors, strict=True))[::6]:
+        lines.append(_row(f"{15 * move:.1f}", [f"{error.mean():.2f}", f"{error.abs().max():.2f}"]))
     figure = _figure(1)
-    for shift, color, marker in zip((0, -0.47, 0.23, 3.031), OTHERS, "os^v", strict=True):
-        codes, scale, low = helper.to_groups(x + shift, 32)
-        error = (helper.from_groups(codes, scale, low) - x - shift)[0] / scale.flatten()
-        lines.append(_row(f"{float(low):.2f}", [f"{error.mean():.2f}", f"{error.abs().max():.2f}"]))
-        figure.axes[0].plot(error, label=f"from {float(low):.2f}", color=color, marker=marker, linestyle="none")
-    figure.axes[0].set(xlabel="number", ylabel="error, steps", ylim=(-1.3, 1.3))
-    figure.axes[0].legend(frameon=False, ncols=2)
+    figure.axes[0].plot(15 * moves, [error.mean() for error in errors], color=OTHERS[0], marker="o")
+    figure.axes[0].set(xlabel="lowest number, steps", ylabel="mean error, steps", ylim=(-1, 1))
     return Evidence("\n".join(lines), figure)
 
 
