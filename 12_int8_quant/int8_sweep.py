@@ -110,6 +110,12 @@ def plant_token(model: TinyLM, size: float, seed: int) -> Planted:
     return Planted(model, size, chosen, others, at)
 
 
+def calibrate_planted(planted: Planted, batches: list[torch.Tensor]) -> None:
+    """Find `largest`, of what each layer is given with what is planted."""
+    found = calibrate(planted.converted(lambda name, linear: linear), batches)
+    planted.largest = {name.removesuffix(".layer"): it for name, it in found.items()}
+
+
 # Arms
 
 
@@ -224,8 +230,7 @@ def run(job: dict) -> dict:
         raise ValueError(
             f"{job}: the float loss is {loss(plain)} above the floor, before it was {base}: expected equal"
         )
-    found = calibrate(plain, other)
-    planted.largest = {name.removesuffix(".layer"): it for name, it in found.items()}
+    calibrate_planted(planted, other)
     more = {name: round(loss(converted(planted, arm)) - base, 6) for name, arm in ARMS.items()}
     return {"float": round(base, 6), "more": more, "split": in_float(plain, other)}
 
