@@ -120,9 +120,9 @@ def balance_loss(scores: torch.Tensor, routes: Routes, real: torch.Tensor | None
     scores = [[.9, .1], [.6, .4]], both tokens to expert 0:  2 (1 * .75 + 0 * .25) = 1.5
     """
     E = scores.shape[-1]
-    counts = load(routes, E, real)
     probabilities = _of_real(scores, real)
     probabilities = probabilities / probabilities.sum(dim=-1, keepdim=True)  # a softmax's already are
+    counts = load(routes, E, real).to(scores)
     return E * (counts / counts.sum()) @ probabilities.mean(dim=0)
 
 
