@@ -226,7 +226,7 @@ def _check_balance_gradient(m):
     loss = m.balance_loss(scores, m.routes_of(*m.top_k(scores, 2)))
     if not loss.requires_grad:
         return "the balance loss has no gradient: the router is not told"
-    shares = torch.bincount(chosen.flatten(), minlength=E) / chosen.numel()
+    shares = torch.bincount(chosen.flatten(), minlength=E).to(FLOAT) / chosen.numel()
     p = scores.detach()
     wanted = E / N * p * (shares - (p * shares).sum(-1, keepdim=True))  # of E shares . mean(softmax), by hand
     if gap := difference(torch.autograd.grad(loss, logits)[0], wanted):
@@ -435,8 +435,8 @@ def _check_first_weights(m):
     for name, part in (spreads | {"shared.up": layer.shared.up, "shared.proj": layer.shared.proj}).items():
         wanted = 0.02 / 2 if name.endswith("proj") else 0.02
         margin = 6 / math.sqrt(2 * part.weight.numel())  # six standard errors of a spread
-        if abs(float(part.weight.detach().std()) / wanted - 1) > margin:
-            return f"{name} of a decoder of two layers: first weights of spread {part.weight.detach().std():.3g}, not {wanted}"
+        if abs((found := float(part.weight.detach().std())) / wanted - 1) > margin:
+            return f"{name} of a decoder of two layers: first weights of spread {found:.3g}, expected {wanted}"
 
 
 def _check_copy(m):

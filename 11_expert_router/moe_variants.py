@@ -57,8 +57,8 @@ def leak(layer: nn.Module, x: torch.Tensor, later: torch.Tensor) -> torch.Tensor
 class HashMoE(MoE):
     """A mixture without a router: the token's number says which expert it gets, with gate 1.
 
-    table: (vocab_size,), the expert of each token of the vocabulary. The slot is given vectors, so `tokens`, the numbers,
-    must be set before each forward pass: `hash_model` sees to it. Raises ValueError if it was not.
+    table: (vocab_size,), the expert of each token of the vocabulary. The slot is given vectors: `tokens`, the numbers,
+    must be set before each forward pass, and `hash_model` sees to it. Raises ValueError if they were not.
     """
 
     def __init__(self, d_model: int, *, table: torch.Tensor, n_experts: int, d_hidden: int, **how):
