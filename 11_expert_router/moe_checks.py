@@ -358,8 +358,10 @@ def _check_layer(m):
             total = sum(scores[t, e] for e in mine) if k > 1 else 1
             wanted[t] = sum(scores[t, e] / total * _answer(layer.experts, e, rows[t]) for e in mine)
         if how:
-            if (found := layer.shared.proj.in_features) != how["n_shared"] * HIDDEN:
-                return f"{how['n_shared']} shared experts of {HIDDEN} are together {found} wide"
+            shared, wide = layer.shared, how["n_shared"] * HIDDEN
+            if (len(shared), shared.proj.in_features) != (1, wide):
+                found = f"{len(shared)}, {shared.proj.in_features} wide"
+                return f"{how['n_shared']} shared experts of {HIDDEN} are {found}, expected one, {wide} wide"
             wanted = wanted + _answer(layer.shared, 0, rows)
         if gap := difference(y, wanted.view(B, T, D)):
             return f"k {k}, {how}: [row, token, number] not as token by token: {gap}"
@@ -389,20 +391,24 @@ def _check_router_gradient(m):
             layer, x = _layer(m, k=k, dispatch=getattr(m, way), **how), _draw(N, D, seed=9)
             layer(x).square().sum().backward()
             gradient = layer.router.weight.grad
-            if gradient is None or gradient.norm() < 1e-6 * layer.experts.proj.weight.grad.norm():
-                found = "none" if gradient is None else f"of length {gradient.norm():.2g}"
-                return f"k {k}, {way}, {how}: the router's gradient by the loss alone is {found}"
+            if unused := [name for name, weight in layer.named_parameters() if weight.grad is None]:
+                return f"k {k}, {way}, {how}: {unused[0]} gets no gradient by the loss"
+            if gradient.norm() < 1e-6 * layer.experts.proj.weight.grad.norm():
+                return (
+                    f"k {k}, {way}, {how}: the router's gradient by the loss alone is of length {gradient.norm():.2g}"
+                )
 
 
 def _check_precision(m):
-    layer = m.MoE(16, n_experts=E, k=2, d_hidden=8).bfloat16()
-    x = _draw(40, 16).bfloat16()
-    y, record = layer(x), layer.record
-    if y.dtype != torch.bfloat16 or record.logits.dtype != torch.float32:
-        return f"a layer in bfloat16: output {y.dtype}, logits {record.logits.dtype}, expected bfloat16 and float32"
-    wanted = x.double() @ layer.router.weight.double().T
-    if gap := difference(record.logits.double(), wanted, 1e-5):
-        return f"a layer in bfloat16: logits [token, expert] were rounded to it: {gap}"
+    for way in WAYS:
+        layer = m.MoE(16, n_experts=E, k=2, d_hidden=8, dispatch=getattr(m, way)).bfloat16()
+        x = _draw(40, 16).bfloat16()
+        y, record = layer(x), layer.record
+        if y.dtype != torch.bfloat16 or record.logits.dtype != torch.float32:
+            return f"{way} in bfloat16: output {y.dtype}, logits {record.logits.dtype}, expected bfloat16 and float32"
+        wanted = x.double() @ layer.router.weight.double().T
+        if gap := difference(record.logits.double(), wanted, 1e-5):
+            return f"{way} in bfloat16: logits [token, expert] were rounded to it: {gap}"
 
 
 def _check_dropped(m):

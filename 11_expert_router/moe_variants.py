@@ -42,10 +42,11 @@ class ExpertChoice(MoE):
 
 @torch.no_grad()
 def leak(layer: nn.Module, x: torch.Tensor, later: torch.Tensor) -> torch.Tensor:
-    """How much the output at each position changes if all tokens after it become others: (T,), 0 where nothing peeks.
+    """How much the output at each position changes if all tokens after it become others: (T,), 0 but for
+    rounding where nothing peeks.
 
-    x, later: (B, T, d); at position t what comes after is taken from `later`, in every row. The largest change of a
-    number. A gradient would not show it: who is chosen has none.
+    x, later: (B, T, d); what comes after a position is from `later`, in every row. The largest change of a number.
+    A gradient would not show it: a choice has none.
     """
     wanted, changes = layer(x), []
     for t in range(x.shape[1]):
