@@ -22,6 +22,7 @@ from transformers.models.switch_transformers import modeling_switch_transformers
 
 from shared.clinic import examine
 from shared.layers import FeedForward, SwiGLU
+from shared.mixture import Mixture
 from shared.tiny_lm import TinyLM
 from shared.training import fit, next_token_loss
 
@@ -66,6 +67,21 @@ def test_the_layer_is_mixtrals(way, k):
     into = [x, theirs.gate.weight, theirs.experts.gate_up_proj, theirs.experts.down_proj]
     for one, other in zip(found, torch.autograd.grad(theirs(x).square().mean(), into), strict=True):
         torch.testing.assert_close(one, other.view_as(one), **FLOAT32)
+
+
+@every_way
+@pytest.mark.parametrize("k", [2, 4])
+def test_the_layer_is_the_houses(way, k):
+    """Of `shared.mixture`, into which a Mixtral's folder is read: outputs and gradients."""
+    house, x = filled(Mixture(8, n_experts=6, k=k, d_hidden=12)), draw(3, 7, 8).requires_grad_()
+    ours = layer(k=k, dispatch=way)
+    ours.router.weight = house.router.weight
+    ours.experts.up.weight.data = torch.cat([expert.gate_up.weight.data for expert in house.experts])
+    ours.experts.proj.weight.data = torch.cat([expert.proj.weight.data for expert in house.experts])
+    torch.testing.assert_close(ours(x), house(x), **EXACT)
+    found, wanted = (torch.autograd.grad(it(x).square().mean(), [x, house.router.weight]) for it in (ours, house))
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, **EXACT)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])
