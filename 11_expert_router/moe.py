@@ -259,10 +259,14 @@ class MoE(nn.Module):
         logits = self.router(x)
         scores = scores_of(logits, self.scores)
         wanted = routes_of(*top_k(scores, self.k, self.normalize, self.bias))
+        return Record(logits, scores, wanted, self.within_capacity(wanted, len(x)))
+
+    def within_capacity(self, wanted: Routes, n_tokens: int) -> Routes:
+        """The routes that there is room for."""
         if self.capacity_factor is None:
-            return Record(logits, scores, wanted, wanted)
-        room = capacity(len(x), self.k, len(self.experts), self.capacity_factor)
-        return Record(logits, scores, wanted, limit(wanted, len(self.experts), room))
+            return wanted
+        room = capacity(n_tokens, self.k, len(self.experts), self.capacity_factor)
+        return limit(wanted, len(self.experts), room)
 
     def __getstate__(self) -> dict:
         return vars(self) | {"record": None}  # what has a gradient cannot be copied

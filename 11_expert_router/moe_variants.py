@@ -74,8 +74,8 @@ class HashMoE(MoE):
             raise ValueError(f"{given} tokens for {len(x)} vectors: call `hash_model` on the model, then the model")
         chosen = self.table[self.tokens.flatten()]
         scores = F.one_hot(chosen, len(self.experts)).to(x.dtype)
-        routes = Routes(torch.arange(len(x), device=x.device), chosen, torch.ones_like(scores[:, 0]))
-        return Record(scores, scores, routes, routes)
+        wanted = Routes(torch.arange(len(x), device=x.device), chosen, torch.ones_like(scores[:, 0]))
+        return Record(scores, scores, wanted, self.within_capacity(wanted, len(x)))
 
 
 def hash_model(model: nn.Module) -> nn.Module:
