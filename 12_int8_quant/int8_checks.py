@@ -199,9 +199,9 @@ def _products():
     yield "one output", _codes(5, IN), _codes(1, IN, seed=1)
     yield "no row", _codes(0, IN), _codes(OUT, IN, seed=1)
     yield (
-        "4,096 products of 127 and 127",
-        torch.full((2, 4096), 127).to(torch.int8),
-        torch.full((3, 4096), 127).to(torch.int8),
+        "4,095 products of 127 and 127",
+        torch.full((2, 4095), 127).to(torch.int8),
+        torch.full((3, 4095), 127).to(torch.int8),
     )
     yield (
         "products of -128 and -128",

@@ -66,22 +66,22 @@ def captured(step: Callable[[], object]) -> Callable[[], object]:
     return graph.replay
 
 
-def seconds(step: Callable[[], object], calls: int) -> float:
+def seconds(step: Callable[[], object]) -> float:
     """Seconds of one call, of some in a row: on a GPU between two of its events, behind a call that is not counted."""
     step()
     if HERE == "cpu":
         start = time.perf_counter()
-        for _ in range(calls):
+        for _ in range(CALLS):
             step()
-        return (time.perf_counter() - start) / calls
+        return (time.perf_counter() - start) / CALLS
     first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     torch.cuda.synchronize()
     first.record()
-    for _ in range(calls):
+    for _ in range(CALLS):
         step()
     last.record()
     last.synchronize()
-    return first.elapsed_time(last) / 1000 / calls
+    return first.elapsed_time(last) / 1000 / CALLS
 
 
 def timed(steps: dict[str, Callable[[], object]], times: int = 1) -> dict:
@@ -89,10 +89,9 @@ def timed(steps: dict[str, Callable[[], object]], times: int = 1) -> dict:
 
     times: how many calls a step has, of which the seconds of one are found.
     """
-    calls = max(1, CALLS // times)
     graphs = {name: captured(step) for name, step in steps.items() if name not in ASKS}
     every = [*steps.values(), *graphs.values()]
-    rounds = [[float(f"{seconds(step, calls) / times:.4g}") for step in every] for _ in range(ROUNDS)]
+    rounds = [[float(f"{seconds(step) / times:.4g}") for step in every] for _ in range(ROUNDS)]
     found = [list(each) for each in zip(*rounds, strict=True)]
     replayed = dict(zip(graphs, found[len(steps) :], strict=True))
     return {"ways": list(steps), "seconds": found[: len(steps)], "graph": [replayed.get(name) for name in steps]}
