@@ -1,9 +1,14 @@
 """Products and whole models in 8 bits on a GPU: python int8_gpu.py
 
-Writes results/gpu_int8.json; about 4 minutes on one NVIDIA H100. Without a GPU, --cpu-check runs every path, small, and
+Writes results/gpu_int8.json; 7 minutes on one NVIDIA H100. Without a GPU, --cpu-check runs every path, small, and
 measures nothing. Models are random Llamas: "real" has the shapes of SmolLM2-135M, "wide" those of Llama 3 8B in five
-layers. All but what is called float32 or TF32 computes in bfloat16 between two products. `flat` makes a dict of each
-way of a row, with what was found of it:
+layers. Ways are `int8_gpu_ways.KINDS`, in bfloat16 between two products (of `kl`: in the row's `dtype`), and float32,
+TF32, bfloat16; of one matrix also
+
+    whole numbers   the product of codes that are there     with scales     and the scales multiplied in
+    the turn        a Hadamard rotation of the inputs alone
+
+`flat` makes a dict of each way of a row, with what was found of it:
 
     seconds         of one call, a number for each round; the ways take turns in each
     graph           the same, recorded once and replayed: what the GPU takes when it does not wait for Python. None for
