@@ -1,22 +1,15 @@
 """Products and whole models in 8 bits on a GPU: python int8_gpu.py
 
-Writes results/gpu_int8.json; 7 minutes on one NVIDIA H100. Without a GPU, --cpu-check runs every path, small, and
+Writes results/gpu_int8.json; about 7 minutes on one NVIDIA H100. Without a GPU, --cpu-check runs every path, small, and
 measures nothing. Models are random Llamas: "real" has the shapes of SmolLM2-135M, "wide" those of Llama 3 8B in five
-layers. Ways are `int8_gpu_ways.KINDS`, in bfloat16 between two products (of `kl`: in the row's `dtype`), and float32,
-TF32, bfloat16; of one matrix also
-
-    whole numbers   the product of codes that are there     with scales     and the scales multiplied in
-    the turn        a Hadamard rotation of the inputs alone
-
-`flat` makes a dict of each way of a row, with what was found of it:
+layers. All but what is called float32 or TF32 computes in bfloat16 between two products. `flat` makes a dict of each
+way of a row, with what was found of it:
 
     seconds         of one call, a number for each round; the ways take turns in each
     graph           the same, recorded once and replayed: what the GPU takes when it does not wait for Python. None for
                     ways that ask the GPU in between: a look for NaN, or for columns with outliers
     error           root mean square against float64, as a share of the result's; four inputs are 20 times as large,
                     and their weights a twentieth, whose rounding is a part of it
-    kl, agree       of a whole model against float32, over 256 tokens: nats a token, and the share of equal first words
-    bytes           of the weights that a token reads
     integers        what multiplies whole numbers, "int8" or "float64": CUDA's `_int_mm` takes 17 rows or more, and
                     sizes that 8 divides, so fewer take the slow way through float64. exact: whether it is, of a product
 
@@ -34,7 +27,7 @@ import torch
 from int8 import Int8Linear, SplitLinear, W8A8Linear, absmax_scale, int_product, move_scale, quantize, scaled_product
 from int8_cures import rotation
 from int8_gpu_ways import HERE, KINDS, Unchecked, in_tf32, timed
-from int8_model import convert, stored_bytes
+from int8_model import convert
 from torch import nn
 
 from shared.layers import SwiGLU
@@ -53,11 +46,9 @@ MATRICES = {  # inputs and outputs
     "wide": {"square": (4096, 4096), "up": (4096, 14_336), "down": (14_336, 4096)},
     "small": {"up": (64, 96)},
 }
-CONTEXT, READ, CACHED = 2048, 256, 256  # the longest text; tokens of `kl`; tokens before the one that is decoded
+CONTEXT, CACHED = 2048, 256  # the longest text; tokens before the one that is decoded
 COPIED = 2**27 if HERE == "cuda" else 2**14  # numbers of all copies of a matrix, at least
 LARGE, OUTLIERS = 20, 4  # LLM.int8() saw up to 20 times, in up to 7 channels
-TIMED = [it for it in KINDS if "tensor" not in it]
-MOVED = [it for it in KINDS if it != "W8A8, unchecked"]
 
 
 # Products
@@ -153,10 +144,10 @@ def llama(name: str, large: float) -> TinyLM:
     return model.requires_grad_(False).eval()
 
 
-def converted(source: TinyLM, kinds: Sequence[str]) -> dict[str, TinyLM]:
+def converted(source: TinyLM) -> dict[str, TinyLM]:
     """The model with each kind of layers, its head too."""
     with torch.device(HERE):  # rotations are made there
-        return {kind: convert(source, lambda _, linear, kind=kind: KINDS[kind](linear), head=True) for kind in kinds}
+        return {kind: convert(source, lambda _, linear, kind=kind: KINDS[kind](linear), head=True) for kind in KINDS}
 
 
 @torch.no_grad()
@@ -167,7 +158,7 @@ def whole(job: dict) -> dict:
     begin = prefilling if job["part"] == "prefill" else decoding
     steps = {"float32": begin(model, job["size"]), "TF32": partial(in_tf32, begin(model, job["size"]))}
     steps |= {"bfloat16": begin(low, job["size"])}
-    steps |= {kind: begin(it, job["size"]) for kind, it in converted(low, TIMED).items()}
+    steps |= {kind: begin(it, job["size"]) for kind, it in converted(low).items()}
     tokens = job["size"]
     codes, w = (
         torch.zeros(tokens, 64, dtype=torch.int8, device=HERE),
@@ -196,41 +187,12 @@ def decoding(model: TinyLM, batch: int) -> Callable[[], torch.Tensor]:
     return step
 
 
-@torch.no_grad()
-def moved(job: dict) -> dict:
-    """How far logits are from float32's, and bytes. job: model, large, dtype: of what is not whole numbers."""
-    model, low = llama(job["model"], job["large"]), job["dtype"] == "bfloat16"
-    tokens = torch.randint(model.vocab_size, (1, READ), device=HERE)
-    base = model(tokens)[0].double().log_softmax(-1)  # (READ, vocabulary)
-    source = copy.deepcopy(model).bfloat16() if low else model
-    made = {job["dtype"]: source} | converted(source, MOVED)
-    logits = {name: it(tokens)[0] for name, it in made.items()}
-    if not low:
-        logits["TF32"] = in_tf32(lambda: model(tokens)[0])
-        made["TF32"] = model
-    found = [apart(each, base) for each in logits.values()]
-    kl, agree = zip(*found, strict=True)
-    return {"ways": list(made), "kl": kl, "agree": agree, "bytes": [read_bytes(it) for it in made.values()]}
-
-
-def apart(logits: torch.Tensor, base: torch.Tensor) -> tuple[float, float]:
-    """Nats a token of KL(base || these logits), both (tokens, vocabulary), and the share of equal first words."""
-    own = logits.double().log_softmax(-1)
-    kl = (base.exp() * (base - own)).sum(dim=-1).mean()
-    return significant(kl.item()), significant((base.argmax(-1) == own.argmax(-1)).double().mean().item())
-
-
-def read_bytes(model: TinyLM) -> int:
-    """Bytes that a token reads: all but the table in which it is looked up, where the head is another matrix."""
-    return stored_bytes(model) - (0 if model.head is None else model.embedding.weight.nbytes)
-
-
 # The sweep
 
 
 def run(job: dict) -> dict:
-    """One job: see `product`, `whole` and `moved`."""
-    return {"product": product, "prefill": whole, "decode": whole, "moved": moved}[job["part"]](job)
+    """One job: see `product` and `whole`."""
+    return (product if job["part"] == "product" else whole)(job)
 
 
 def flat(row: dict) -> list[dict]:
@@ -245,9 +207,7 @@ def jobs(model: str, rows: Sequence[int], tokens: Sequence[int], batches: Sequen
     """All that is found of a model and its matrices."""
     products = [{"matrix": matrix, "size": n} for matrix in MATRICES[model] for n in rows]
     passes = [{"part": part, "size": n} for part, ns in (("prefill", tokens), ("decode", batches)) for n in ns]
-    moves = [{"large": large, "dtype": dtype} for large in (1, LARGE) for dtype in ("float32", "bfloat16")]
-    parts = [{"part": "product"} | it for it in products] + passes + [{"part": "moved"} | it for it in moves]
-    return [{"model": model} | it for it in parts]
+    return [{"model": model} | it for it in [{"part": "product"} | it for it in products] + passes]
 
 
 SWEEP = Sweep(

@@ -33,12 +33,10 @@ KINDS: dict[str, Callable[[nn.Linear], nn.Module]] = {
     "multiplied out, 4 bits": FourBitLinear,
     "W8A8": W8A8Linear,
     "W8A8, unchecked": Unchecked,
-    "W8A8, by tensor": partial(W8A8Linear, inputs="tensor"),
     "split": SplitLinear,
     "turned W8A8, unchecked": partial(Turned, make=Unchecked),
-    "turned W8A8, by tensor": partial(Turned, make=partial(W8A8Linear, inputs="tensor")),
 }
-ASKS = {"W8A8", "W8A8, by tensor", "split", "turned W8A8, by tensor"}  # the GPU, in between: no graph can hold them
+ASKS = {"W8A8", "split"}  # the GPU, in between: no graph can hold them
 
 
 def in_tf32(call: Callable[[], torch.Tensor]) -> torch.Tensor:

@@ -21,15 +21,10 @@ def few_calls(monkeypatch):
 
 
 @pytest.mark.parametrize("job", SWEEP.quick, ids=lambda job: "-".join(map(str, job.values())))
-def test_every_path_small(job, few_calls, monkeypatch):
-    monkeypatch.setattr(int8_gpu, "READ", 16)
+def test_every_path_small(job, few_calls):
     found = flat(json.loads(json.dumps(job | int8_gpu.run(job))))
     by_way = {row["way"]: row for row in found}
     assert len(by_way) == len(found) and all(job.items() <= row.items() for row in found)
-    if job["part"] == "moved":
-        assert by_way[job["dtype"]]["kl"] < 1e-3 < by_way["multiplied out, 4 bits"]["kl"]
-        assert by_way["W8A8"]["bytes"] < by_way[job["dtype"]]["bytes"]
-        return
     assert all(len(row["seconds"]) == 2 for row in found)
     assert {row["way"] for row in found if row["graph"] is None} == int8_gpu_ways.ASKS & by_way.keys()
     if job["part"] == "product":
