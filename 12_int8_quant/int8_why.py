@@ -10,7 +10,7 @@ from functools import cache, partial
 from typing import NamedTuple
 
 import torch
-from int8_arms import KINDS, SEEDS, TENSOR, inputs
+from int8_arms import KINDS, SEEDS, TENSOR, inputs, keeping
 from int8_model import Change
 from int8_real import fitting, model_and_tokenizer, nats, rounded, whole
 from torch import nn
@@ -71,6 +71,19 @@ SCALED["all other channels, times 0"] = partial(
     scaled, 0, at(FIRST, lambda n: [c for c in range(n) if c != spike().channel])
 )
 SCALED["other tokens, times 0"] = partial(scaled, 0, at(OTHERS, lambda n: [spike().channel]))
+
+
+def silent(v: torch.Tensor, layer: int) -> torch.Tensor | None:
+    """Behind the spike's block nothing is read of the first token, however much attention it gets."""
+    if layer <= spike().layer:
+        return None
+    v = v.clone()
+    v[:, :, 0] = 0
+    return v
+
+
+SCALED["its values at 0"] = lambda: {"v": silent}
+SCALED["times 0, its values at 0"] = lambda: scaled(0, THE_ONE) | {"v": silent}
 
 
 def judged_scaled(arm: str, x: torch.Tensor) -> dict:
@@ -161,8 +174,9 @@ FIRSTS[f"own; token {ALONE} sees itself alone"] = lambda x: x, {"mask": only_its
 
 
 def judged_first(arm: str, x: torch.Tensor) -> dict:
-    """Nats of the tokens behind place 1 in float, and with inputs rounded by tensor; which tokens have a number in the
-    spike's channel of over a tenth of its usual size, and the largest of these numbers, text by text."""
+    """Nats of the tokens behind place 1 in float, with inputs rounded by tensor, and with the first token or the first
+    two kept; which tokens have a number in the spike's channel of over a tenth of its usual size, and the largest of
+    these numbers, text by text."""
     change, hooks = FIRSTS[arm]
     x, stream = change(x), []
     seen = {"block": lambda y, layer: stream.append(y[0, :, spike().channel].abs()) if layer == spike().layer else None}
@@ -170,6 +184,8 @@ def judged_first(arm: str, x: torch.Tensor) -> dict:
     return {
         "nats": rounded(found),
         "rounded": rounded(nats(inputs(TENSOR), x, 1, hooks)),
+        "kept_one": rounded(nats(inputs(keeping(lambda y: [0])), x, 1, hooks)),
+        "kept_two": rounded(nats(inputs(keeping(lambda y: [0, 1])), x, 1, hooks)),
         "where": [(y > spike().size / 10).nonzero()[:, 0].tolist() for y in stream],
         "size": rounded(torch.stack(stream).amax(dim=1), 1),
     }
