@@ -12,18 +12,18 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+from int8_arms import SEEDS
+from int8_real import LONG, TOKENS
+from real_int8_sweep import AT_BOS
 
 from shared.finding import Finding
 
-SHORT, LONG = 256, 1024
 BASE = "float"
 OWN_BASE = ("prefix", "why", "cache")  # parts that judge other tokens than "granularity" does
-AT_BOS = ", <|endoftext|> first"
-SEEDS = range(5)
 Rows = Iterable[Mapping]
 
 
-def row_of(rows: Rows, part: str, arm: str, tokens: int = SHORT) -> Mapping:
+def row_of(rows: Rows, part: str, arm: str, tokens: int = TOKENS) -> Mapping:
     """A job's row. Raises ValueError if there is none."""
     for row in rows:
         if (row["part"], row["arm"], row["tokens"]) == (part, arm, tokens):
@@ -31,24 +31,24 @@ def row_of(rows: Rows, part: str, arm: str, tokens: int = SHORT) -> Mapping:
     raise ValueError(f"no row of {part!r}, {arm!r}, {tokens} tokens: run the sweep")
 
 
-def more(rows: Rows, part: str, arm: str, tokens: int = SHORT) -> np.ndarray:
+def more(rows: Rows, part: str, arm: str, tokens: int = TOKENS) -> np.ndarray:
     """Nats more than in float, of the same tokens: (8,), a text each."""
     base = BASE + AT_BOS * arm.endswith(AT_BOS)
     base_row = row_of(rows, part if part in OWN_BASE else "granularity", base, tokens)
     return np.array(row_of(rows, part, arm, tokens)["nats"]) - np.array(base_row["nats"])
 
 
-def removed(rows: Rows, part: str, arm: str, tokens: int = SHORT) -> np.ndarray:
+def removed(rows: Rows, part: str, arm: str, tokens: int = TOKENS) -> np.ndarray:
     """The share of what one scale for all tokens costs that this arm does not cost: (8,), a text each."""
     return 1 - more(rows, part, arm, tokens) / more(rows, "granularity", "inputs tensor", tokens)
 
 
-def mean_removed(rows: Rows, part: str, arm: str, tokens: int = SHORT) -> float:
+def mean_removed(rows: Rows, part: str, arm: str, tokens: int = TOKENS) -> float:
     """The same of the means over texts."""
     return 1 - more(rows, part, arm, tokens).mean() / more(rows, "granularity", "inputs tensor", tokens).mean()
 
 
-def left(rows: Rows, part: str, arm: str, uncured: str, tokens: int = SHORT) -> float:
+def left(rows: Rows, part: str, arm: str, uncured: str, tokens: int = TOKENS) -> float:
     """What a cure still costs, as a share of what W8A8 by tensor costs on the same tokens: of the means over texts."""
     base_part = part if part in OWN_BASE else "granularity"
     return more(rows, part, arm, tokens).mean() / more(rows, base_part, uncured, tokens).mean()
@@ -141,10 +141,10 @@ RULES = [
 
 def _seeds(tokens: int) -> Iterable[int]:
     """The long windows have one draw."""
-    return SEEDS if tokens == SHORT else SEEDS[:1]
+    return SEEDS if tokens == TOKENS else SEEDS[:1]
 
 
-def findings(rows: Rows, lengths: Iterable[int] = (SHORT, LONG)) -> dict[str, list[Finding]]:
+def findings(rows: Rows, lengths: Iterable[int] = (TOKENS, LONG)) -> dict[str, list[Finding]]:
     """What the rules find in the rows, by kind, each at both lengths, as `shared.verdict.verdict` takes them."""
     rows, found = list(rows), {"for": [], "limit": []}
     for rule in RULES:

@@ -88,6 +88,7 @@ SCALED["times 0, its values at 0"] = lambda: scaled(0, THE_ONE) | {"v": silent}
 
 def judged_scaled(arm: str, x: torch.Tensor) -> dict:
     """Nats of the tokens behind place 1, and by layer how much of the others' attention the first token gets."""
+    spike()  # before there are hooks, which it would run through
     hooks, mass = SCALED[arm](), []
     seen = {"weights": lambda weights, layer: mass.append(weights[0, :, 1:, 0].mean())}
     found = nats(whole(), x, 1, hooks | seen)
@@ -177,15 +178,15 @@ def judged_first(arm: str, x: torch.Tensor) -> dict:
     """Nats of the tokens behind place 1 in float, with inputs rounded by tensor, and with the first token or the first
     two kept; which tokens have a number in the spike's channel of over a tenth of its usual size, and the largest of
     these numbers, text by text."""
-    change, hooks = FIRSTS[arm]
+    (change, hooks), it = FIRSTS[arm], spike()
     x, stream = change(x), []
-    seen = {"block": lambda y, layer: stream.append(y[0, :, spike().channel].abs()) if layer == spike().layer else None}
+    seen = {"block": lambda y, layer: stream.append(y[0, :, it.channel].abs()) if layer == it.layer else None}
     found = nats(whole(), x, 1, hooks | seen)
     return {
         "nats": rounded(found),
         "rounded": rounded(nats(inputs(TENSOR), x, 1, hooks)),
         "kept_one": rounded(nats(inputs(keeping(lambda y: [0])), x, 1, hooks)),
         "kept_two": rounded(nats(inputs(keeping(lambda y: [0, 1])), x, 1, hooks)),
-        "where": [(y > spike().size / 10).nonzero()[:, 0].tolist() for y in stream],
+        "where": [(y > it.size / 10).nonzero()[:, 0].tolist() for y in stream],
         "size": rounded(torch.stack(stream).amax(dim=1), 1),
     }
