@@ -71,6 +71,8 @@ SCALED["all other channels, times 0"] = partial(
     scaled, 0, at(FIRST, lambda n: [c for c in range(n) if c != spike().channel])
 )
 SCALED["other tokens, times 0"] = partial(scaled, 0, at(OTHERS, lambda n: [spike().channel]))
+for factor in (0.25, 0.05):
+    SCALED[f"all channels, times {factor}"] = partial(scaled, factor, at(FIRST, lambda n: list(range(n))))
 
 
 def silent(v: torch.Tensor, layer: int) -> torch.Tensor | None:
@@ -103,12 +105,12 @@ def clamp_to_others(x: torch.Tensor) -> torch.Tensor:
     return x.clamp(-most, most)
 
 
-def capped(most: float) -> Change:
-    """The first token's largest number no larger than that."""
+def capped(most: float, n: int = 1) -> Change:
+    """The first token's n largest numbers no larger than that."""
 
     def cap(x: torch.Tensor) -> torch.Tensor:
         x = x.clone()
-        at = x[0, 0].abs().argmax()
+        at = x[0, 0].abs().topk(n).indices
         x[0, 0, at] = x[0, 0, at].clamp(-most, most)
         return x
 
@@ -136,6 +138,8 @@ def clipping() -> dict[str, Callable[[], nn.Module]]:
     arms["all but the writer's"] = partial(inputs, clamp_to_others, lambda name: not writer(name))
     arms["the writer's alone"] = partial(inputs, clamp_to_others, writer)
     arms |= {f"the writer's largest at {most}": partial(inputs, capped(most), writer) for most in (0, 100, 300, 1000)}
+    for most in (0, 100, 300, 1000):
+        arms[f"the writer's two largest at {most}"] = partial(inputs, capped(most, 2), writer)
     arms |= {f"largest {n} columns at 0": partial(inputs, strongest(n)) for n in (1, 6)}
     for seed in SEEDS[:3]:
         arms[f"6 drawn columns at 0, {seed}"] = lambda s=seed: inputs(strongest(6, torch.Generator().manual_seed(s)))

@@ -214,6 +214,7 @@ def test_the_spike_is_found(small, monkeypatch):
         ("next channel, times 0", [0], [2]),
         ("all other channels, times 0", [0], [c for c in range(192) if c != 5]),
         ("other tokens, times 0", list(range(1, 9)), [5]),
+        ("all channels, times 0.25", [0], list(range(192))),
     ],
 )
 def test_only_these_numbers_are_scaled(small, monkeypatch, arm, place, channels):
@@ -223,7 +224,7 @@ def test_only_these_numbers_are_scaled(small, monkeypatch, arm, place, channels)
     with hooked(small, int8_why.SCALED[arm]()):
         after = look(small, x, ["block"])["block"][0]
     expected = before.clone()
-    expected[:, torch.tensor(place)[:, None], torch.tensor(channels)] *= -1 if arm.endswith("-1") else 0
+    expected[:, torch.tensor(place)[:, None], torch.tensor(channels)] *= float(arm.split()[-1])
     assert torch.equal(after, expected)
 
 
@@ -239,9 +240,10 @@ def test_what_is_clipped():
     x[0, 0, 3] = -50
     clipped = int8_why.clamp_to_others(x)
     assert torch.equal(clipped[:, 1:], x[:, 1:]) and clipped[0, 0, 3] == -x[:, 1:].abs().max()
-    for most in (0, 10):
-        capped = int8_why.capped(most)(x)
-        assert capped[0, 0, 3] == -most and (capped != x).sum() == 1
+    for most, n in ((0, 1), (10, 1), (0, 2)):
+        capped = int8_why.capped(most, n)(x)
+        assert capped[0, 0, 3] == -most and (capped != x).sum() == n
+        assert torch.equal(capped[:, 1:], x[:, 1:])
     silenced = int8_why.strongest(2)(x)
     assert (silenced == 0).all(dim=1).sum() == 2 and not silenced[0, :, 3].any()
     drawn = int8_why.strongest(2, torch.Generator().manual_seed(0))(x)
