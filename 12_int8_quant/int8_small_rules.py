@@ -15,6 +15,10 @@ from int8_sweep import ARMS, CHANNELS
 from shared.finding import Finding
 
 SIZE = 100  # at which cures are judged
+LARGE = "an outlier is many times as large as the rest (a channel over 30 times)"
+ACTIVATIONS = "activations are rounded, not weights alone"
+SHARED = "outliers share a scale with the rest"
+UNCURED = "nothing splits them off, moves or rotates them"
 
 
 def more(rows: list[dict], arm: str, **job) -> list[float]:
@@ -81,29 +85,27 @@ def limits(rows: list[dict]) -> list[Finding]:
             "nothing planted: the largest change of all arms, nats",
             worst(rows, task="channels", size=1),
             at_most=0.0015,
-            when="something is large, which is not so by nature here",
+            when=LARGE,
             possible=(0, math.inf),
         ),
-        lost("4 channels x 30, by tensor", "both by tensor", 0.1, "they are over 30 times as large", **thirty),
-        lost(
-            "weights alone, by row", "weights by row", 0.005, "activations are rounded, not weights alone", **channels
-        ),
-        lost("a scale for each channel", "inputs by channel", 0.002, "channels of all sizes share a scale", **channels),
+        lost("4 channels x 30, by tensor", "both by tensor", 0.1, LARGE, **thirty),
+        lost("weights alone, by row", "weights by row", 0.005, ACTIVATIONS, **channels),
+        lost("a scale for each channel", "inputs by channel", 0.002, SHARED, **channels),
         Finding(
             "the planted channels in float: share of the loss which is left",
             share(rows, "inputs, planted in float", inputs, **channels),
             at_most=0.01,
-            when="the large channels are rounded like all others",
+            when=SHARED,
         ),
-        lost("LLM.int8() at 6", "both, split at 6", 0.005, "they are not split off", **channels),
-        lost("SmoothQuant 0.5", "both, SmoothQuant 0.5", 0.002, "they are not smoothed", **channels),
-        lost("a Hadamard rotation", "both, Hadamard", 0.02, "they are not rotated", **channels),
-        lost("a large token, by token", "both by token", 0.002, "a large token shares its scale with others", **token),
+        lost("LLM.int8() at 6", "both, split at 6", 0.005, UNCURED, **channels),
+        lost("SmoothQuant 0.5", "both, SmoothQuant 0.5", 0.002, UNCURED, **channels),
+        lost("a Hadamard rotation", "both, Hadamard", 0.02, UNCURED, **channels),
+        lost("a large token, by token", "both by token", 0.002, SHARED, **token),
         Finding(
             "that token in float: share of the loss which is left",
             share(rows, "inputs, planted in float", inputs, **token),
             at_most=0.01,
-            when="the large token is rounded like all others",
+            when=SHARED,
         ),
     ]
 
