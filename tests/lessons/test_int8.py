@@ -11,6 +11,7 @@ import int8_model
 import numpy as np
 import pytest
 import torch
+from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from int8_checks import EXERCISES
@@ -186,31 +187,9 @@ def test_what_cannot_work_is_refused():
         int8_groups.FourBitLinear(linear(torch.full((1, 32), 70_000.0)))
 
 
-def best_clip(x, shares):
-    """An exercise: the share of the largest number."""
-
-    def error(share):
-        scale = int8.absmax_scale(x[None]) * share
-        return (x - int8.dequantize(int8.quantize(x[None], scale), scale)).square().sum()
-
-    return min(shares, key=error)
-
-
-def two_zeros_product(x, x_scale, x_zero, w, w_scale, w_zero):
-    """An exercise: four terms."""
-    rows, outputs = x.sum(-1, keepdim=True), w.sum(-1)
-    sums = int8.int_product(x, w) - x_zero * outputs - w_zero * rows + x.shape[-1] * x_zero * w_zero
-    return sums * (x_scale * w_scale)
-
-
-def power_scale(x):
-    """An exercise: an exponent alone."""
-    return 2 ** torch.log2(x.abs().max() / 127).ceil()
-
-
-def test_the_exercises_can_be_done():
-    solved = SimpleNamespace(best_clip=best_clip, two_zeros_product=two_zeros_product, power_scale=power_scale)
-    assert examine(solved, EXERCISES).passes
+def test_the_folded_solutions_pass():
+    """Those that the notebook shows."""
+    assert examine(SimpleNamespace(**solutions(int8, "int8_vis.ipynb", torch=torch)), EXERCISES).passes
 
 
 def test_our_own_passes_the_checks():
