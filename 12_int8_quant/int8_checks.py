@@ -132,6 +132,8 @@ def _check_zeros(m):
             if back[2, 0] > 1e-30:
                 return f"by {by!r}, zero point {zero}: 1e-44 comes back as {back[2, 0]:.3g}"
     codes, scale, low = m.to_groups(torch.full((1, 8), 2.5), 8)
+    if not (scale > 0).all():
+        return f"a group of 2.5 and no other number has the scale {scale.item()}: 0 / 0 is no number"
     if (m.from_groups(codes, scale, low) != 2.5).any():
         return f"a group of 2.5 and no other number comes back as {m.from_groups(codes, scale, low).tolist()}"
 
@@ -467,8 +469,8 @@ def _check_refusals(m):
         ("uint8 weights", "uint8", lambda: m.int_product(codes, w.view(torch.uint8))),
         ("rows of other length", "(7, 11)", lambda: m.int_product(codes, w[:, :11])),
         ("131,072 inputs", "131072", lambda: m.int_product(huge, huge)),
-        ("a scale for each column", "(1, 12)", lambda: m.scaled_product(codes, torch.ones(1, IN), w, w_scale)),
-        ("a scale for each input", "(1, 12)", lambda: m.scaled_product(codes, scale, w, torch.ones(1, IN))),
+        ("a scale for each column", "", lambda: m.scaled_product(codes, torch.ones(1, IN), w, w_scale)),
+        ("a scale for each input", "", lambda: m.scaled_product(codes, scale, w, torch.ones(1, IN))),
         ("inputs by column", "'column'", lambda: m.W8A8Linear(_linear(), "column")),
         ("weights by column", "'column'", lambda: m.W8A8Linear(_linear(), "row", "column")),
         ("zero point and static", "static", lambda: m.W8A8Linear(_linear(), "tensor", zero=True, static=scale[0, 0])),

@@ -308,7 +308,7 @@ FAULTS = [
         hints=["Which of the ways is hit, and what sets it apart from the others?", "What is 130 in 8 bits?"],
         seen_in="uxlfoundation/oneDNN#5879: a missing clamp, 128 becomes -128; said in a review. ROCm/aiter#4637: the "
         "same.",
-        evidence=evidence.losses,
+        evidence=evidence.clipped,
     ),
     Fault(
         name="a number and its group's lowest are rounded each by itself, and then subtracted",
