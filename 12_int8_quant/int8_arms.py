@@ -102,9 +102,15 @@ def drawn(seed: int) -> Callable[[torch.Tensor], list[int]]:
     return place
 
 
-def loudest(x: torch.Tensor, first: int = 0) -> list[int]:
-    """The token, from `first` on, with the largest number of this input."""
-    return [first + int(x[0, first:].abs().amax(dim=-1).argmax())]
+def loudest(x: torch.Tensor, first: int = 0, n: int = 1) -> list[int]:
+    """The n tokens, from `first` on, with the largest numbers of this input."""
+    return [first + place for place in x[0, first:].abs().amax(dim=-1).topk(n).indices.tolist()]
+
+
+def loud_in(least: int, most: int, x: torch.Tensor) -> torch.Tensor:
+    """Which columns have a number above 6 in so many tokens: (n,) bool."""
+    tokens = (x.abs() > 6).flatten(0, -2).sum(dim=0)
+    return (tokens >= least) & (tokens <= most)
 
 
 def token() -> Arms:
@@ -113,6 +119,12 @@ def token() -> Arms:
     arms |= {f"drawn {seed}": partial(inputs, keeping(drawn(seed))) for seed in SEEDS}
     arms |= {"loudest": partial(inputs, keeping(loudest))}
     arms["loudest but the first"] = partial(inputs, keeping(partial(loudest, first=1)))
+    for n in (1, 4):
+        arms[f"first and {n} loudest others"] = partial(inputs, keeping(lambda x, n=n: [0, *loudest(x, 1, n)]))
+    arms["first and 4 drawn"] = partial(inputs, keeping(lambda x: [0, *(drawn(seed)(x)[0] for seed in range(4))]))
+    for name, least, most in (("64 or more", 64, 10**6), ("1 to 63", 1, 63)):
+        change = splitting(partial(loud_in, least, most))
+        arms[f"first, and columns loud in {name} others"] = partial(inputs, keeping(lambda x: [0], change))
     return arms
 
 
@@ -273,9 +285,13 @@ def low_bits() -> Arms:
         arms[f"{bits} bits, rows"] = partial(weights, partial(round_trip, by="row", bits=bits))
     arms["3 bits, rounded"] = partial(weights, partial(round_groups, bits=3))
     arms |= {"3 bits, GPTQ": three_by_gptq, "3 bits, GPTQ, sink 0.1": partial(three_by_gptq, 0.1)}
+    arms["3 bits, GPTQ, sink 0"] = partial(three_by_gptq, 0.0)
     arms |= {"3 bits, AWQ": three_by_awq, "3 bits, AWQ, sink 0.1": partial(three_by_awq, 0.1)}
     for bits in (6, 5, 4):
-        arms[f"inputs token, {bits} bits"] = partial(inputs, partial(round_trip, by="row", bits=bits))
+        for name, by in (("token", "row"), ("32", 32)):
+            arms[f"inputs {name}, {bits} bits"] = partial(inputs, partial(round_trip, by=by, bits=bits))
+    low = partial(Rounded, inputs=partial(round_trip, by="row", bits=4))
+    arms["inputs token, rotated, 4 bits"] = lambda: convert(whole(), lambda name, linear: Turned(linear, low))
     return arms
 
 

@@ -45,8 +45,9 @@ def spike() -> Spike:
 # The number scaled
 
 
-def scaled(factor: float, what: Callable[[torch.Tensor], tuple]) -> Hooks:
-    """The stream behind the spike's block: what(x) says which numbers are multiplied."""
+def scaled(factor: float, what: Callable[[torch.Tensor], tuple], hook: str = "block") -> Hooks:
+    """The stream behind the spike's block, or what its "feed_forward" writes: what(x) says which numbers are
+    multiplied."""
 
     def change(x: torch.Tensor, layer: int) -> torch.Tensor | None:
         if layer != spike().layer:
@@ -55,7 +56,7 @@ def scaled(factor: float, what: Callable[[torch.Tensor], tuple]) -> Hooks:
         x[what(x)] *= factor
         return x
 
-    return {"block": change}
+    return {hook: change}
 
 
 def at(places: slice, channels: Callable[[int], torch.Tensor | list[int]]) -> Callable[[torch.Tensor], tuple]:
@@ -84,7 +85,10 @@ def silent(v: torch.Tensor, layer: int) -> torch.Tensor | None:
     return v
 
 
+WRITTEN = partial(scaled, what=at(FIRST, lambda n: slice(None)), hook="feed_forward")
+SCALED |= {f"all that is written, times {factor}": partial(WRITTEN, factor) for factor in (0, 0.01, 0.05, 0.25)}
 SCALED["its values at 0"] = lambda: {"v": silent}
+SCALED["all that is written at 0, its values at 0"] = lambda: WRITTEN(0) | {"v": silent}
 SCALED["times 0, its values at 0"] = lambda: scaled(0, THE_ONE) | {"v": silent}
 
 
@@ -140,6 +144,9 @@ def clipping() -> dict[str, Callable[[], nn.Module]]:
     arms |= {f"the writer's largest at {most}": partial(inputs, capped(most), writer) for most in (0, 100, 300, 1000)}
     for most in (0, 100, 300, 1000):
         arms[f"the writer's two largest at {most}"] = partial(inputs, capped(most, 2), writer)
+    for most in (1000, 300, 100, 60, 30):
+        arms[f"all at {most}"] = partial(inputs, lambda x, most=most: x.clamp(-most, most))
+        arms[f"all at {most}, then one scale"] = partial(inputs, lambda x, most=most: TENSOR(x.clamp(-most, most)))
     arms |= {f"largest {n} columns at 0": partial(inputs, strongest(n)) for n in (1, 6)}
     for seed in SEEDS[:3]:
         arms[f"6 drawn columns at 0, {seed}"] = lambda s=seed: inputs(strongest(6, torch.Generator().manual_seed(s)))
