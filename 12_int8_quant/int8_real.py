@@ -89,14 +89,14 @@ def means() -> dict[str, torch.Tensor]:
 
 @torch.no_grad()
 def nats(model: nn.Module, x: torch.Tensor, first: int = 0, hooks: Mapping[str, Hook] | None = None) -> torch.Tensor:
-    """Mean nats of the tokens behind place `first` of each text: (B, T) -> (B,)."""
+    """Mean nats of the tokens behind position `first` of each text: (B, T) -> (B,)."""
     with hooked(model, hooks or {}):
         return torch.stack([_nats(model(row[None], last=len(row) - first), row) for row in x])
 
 
 @torch.no_grad()
 def nats_behind(before: nn.Module, model: nn.Module, x: torch.Tensor, n: int = 1) -> torch.Tensor:
-    """The same of the tokens behind place n, (B,), where `before` has run the first n tokens and `model` runs those
+    """The same of the tokens behind position n, (B,), where `before` has run the first n tokens and `model` runs those
     behind them, with what `before` left in the cache."""
     return _by_cache(x, n, before, model, lambda: before.new_cache(1, x.shape[1]))
 

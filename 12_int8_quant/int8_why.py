@@ -93,7 +93,7 @@ SCALED["times 0, its values at 0"] = lambda: scaled(0, THE_ONE) | {"v": silent}
 
 
 def judged_scaled(arm: str, x: torch.Tensor) -> dict:
-    """Nats of the tokens behind place 1, and by layer how much of the others' attention the first token gets."""
+    """Nats of the tokens behind position 1, and by layer how much of the others' attention the first token gets."""
     spike()  # before there are hooks, which it would run through
     hooks, mass = SCALED[arm](), []
     seen = {"weights": lambda weights, layer: mass.append(weights[0, :, 1:, 0].mean())}
@@ -101,7 +101,7 @@ def judged_scaled(arm: str, x: torch.Tensor) -> dict:
     return {"nats": rounded(found), "mass": rounded(torch.stack(mass).view(len(x), -1).mean(dim=0))}
 
 
-# Clipping, without any rounding
+# Clipping, without any rounding or before it
 
 
 def clamp_to_others(x: torch.Tensor) -> torch.Tensor:
@@ -186,9 +186,9 @@ FIRSTS[f"own; token {ALONE} sees itself alone"] = lambda x: x, {"mask": only_its
 
 
 def judged_first(arm: str, x: torch.Tensor) -> dict:
-    """Nats of the tokens behind place 1 in float, with inputs rounded by tensor, and with the first token or the first
-    two kept; which tokens have a number in the spike's channel of over a tenth of its usual size, and the largest of
-    these numbers, text by text."""
+    """Nats of the tokens behind position 1 in float, with inputs rounded by tensor, and with the first token or the
+    first two kept; which tokens have a number in the spike's channel of over a tenth of its usual size, and the largest
+    of these numbers, text by text."""
     (change, hooks), it = FIRSTS[arm], spike()
     x, stream = change(x), []
     seen = {"block": lambda y, layer: stream.append(y[0, :, it.channel].abs()) if layer == it.layer else None}

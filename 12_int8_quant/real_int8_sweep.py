@@ -10,15 +10,16 @@ each (see `int8_real`), in windows of 256 tokens and, for the main arms, of 1,02
     columns         LLM.int8(), and as many columns that are drawn
     cures           SmoothQuant, rotations
     prefix          the first token was run in float, and its keys and values stand in the cache
-    why             the one large number of the residual stream, scaled
+    why             the one large number of the residual stream, or all that is written with it, scaled
     first           another token stands first
-    clip            nothing is rounded: large numbers are clipped, or columns set to 0
+    clip            large numbers are clipped, or columns set to 0; nothing is rounded but where it says "then"
     bits            fewer bits for weights, and for inputs by token
     cache           keys and values in the cache rounded
     seen            maps of the first text
 
-A row has `nats`, one for each text, and what its part adds. "prefix", "why" and "first" judge the tokens behind place
-1, "cache" the second half of each text, all others the tokens behind place 0. "float" is each part's own baseline.
+A row has `nats`, one for each text, and what its part adds. "prefix", "why" and "first" judge the tokens behind
+position 1, "cache" the second half of each text, all others the tokens behind position 0. "float" is each part's own
+baseline.
 """
 
 import sys
