@@ -1,4 +1,4 @@
-"""A program around moe.py: a small decoder with mixtures, trained on four kinds of documents, and a larger one upcycled.
+"""A program around moe.py: a small decoder with mixtures, trained on four kinds of documents, and another, upcycled.
 
 `train` makes the small one: batches are padded, the penalty is added to the loss, and a bias is moved after each step.
 `upcycled` makes the story model's layers into mixtures of copies; `text_losses` reads texts side by side with it.

@@ -1,25 +1,24 @@
-"""What is seen of lesson 11's patients, made by running them: rivers of load, losses, gates, gradients. No answers here.
+"""What is seen of lesson 11's patients, made by running them: rivers of load, losses, gates, gradients. No answers.
 
 Each function takes a patient's helper and caller and returns Evidence. A share is that of an expert in the routes of
-tokens that are no padding, counted here and not by the patient.
+tokens that are no padding, as `moe_seen` counts it, not the patient.
 """
 
 import textwrap
 
 import torch
 from matplotlib.figure import Figure
+from moe_seen import SLOW, counts, crowd, file_gap, largest, layers, padded_step, seconds, shares, slow_moves
 from torch.nn import functional as F
 
 from shared.clinic import Evidence
 from shared.colors import OTHERS, WORKING
-from shared.mixture import Mixture
 from shared.story_model import load_story_lm
 from shared.world.words import VOCABULARY
 
 LOOKS = (0, 8, 16, 32, -1)  # steps of which a table tells
 SIZES = (4, 8, 10, 12, 16)  # experts of layers that others wrote
 CROWDS = (40, 100, 400, 1000)
-SLOW = (0, 250, 500, 1000, 1500)
 
 
 def river(helper, caller):
@@ -41,7 +40,7 @@ def _rivers(helper, caller, arms):
 
         def watch(model, real, seen=seen, told=told):
             told.append(helper.penalty(model, 1.0, 0.0, real).item() / caller.LAYERS)
-            seen.append(torch.stack([shares(layer.record, real) for layer in _layers(model)]))
+            seen.append(torch.stack([shares(layer.record, real) for layer in layers(model)]))
 
         model, losses = caller.train(watch=watch, **how)
         lines += [f"{name}:", _row("step", [range(len(losses))[at] for at in LOOKS])]
@@ -49,9 +48,10 @@ def _rivers(helper, caller, arms):
         lines.append(_row("balance loss, mean of layers", [f"{told[at]:.2f}" for at in LOOKS]))
         for layer in range(caller.LAYERS):
             lines.append(_row(f"largest share, layer {layer}", [f"{seen[at][layer].max():.2f}" for at in LOOKS]))
-        biases = torch.stack([layer.bias for layer in _layers(model)])
+        lines.append(_row("most wanted, last steps", [int(it[0].argmax()) for it in seen[-6:]]))
+        biases = torch.stack([layer.bias for layer in layers(model)])
         lines.append(_row("biases, least and largest", [f"{biases.min():.2f}", f"{biases.max():.2f}"]) + "\n")
-        if len(lines) < 9:
+        if len(lines) < 10:
             for layer, axis in enumerate(figure.axes):
                 _river(axis, torch.stack(seen)[:, layer], f"{name}: layer {layer}")
     return Evidence("\n".join(lines).rstrip(), figure)
@@ -59,7 +59,9 @@ def _rivers(helper, caller, arms):
 
 def coefficients(helper, caller):
     """What the penalty adds and what gradient it gives, by its coefficient; and trainings with some of them."""
-    lines = ["one batch, an untrained model; the penalty with the coefficient of the balance loss, that of the z-loss 0"]
+    lines = [
+        "one batch, an untrained model; the penalty with the coefficient of the balance loss, that of the z-loss 0"
+    ]
     tried = (0.001, 0.01, 0.1, 1.0)
     lines.append(_row("coefficient", tried))
     added, gradients = [], []
@@ -69,7 +71,7 @@ def coefficients(helper, caller):
         value = helper.penalty(model, coefficient, 0.0, real[:, :-1])
         value.backward()
         added.append(f"{value.item():.4f}")
-        gradients.append(f"{_layers(model)[0].router.weight.grad.norm():.1g}")
+        gradients.append(f"{layers(model)[0].router.weight.grad.norm():.1g}")
     lines += [_row("is added", added), _row("gradient of a router", gradients), ""]
     runs = []
     for coefficient in tried:
@@ -89,18 +91,21 @@ def coefficients(helper, caller):
 def balances(helper, caller):
     """What the balance loss says of loads that are known."""
     E, n = caller.N_EXPERTS, 800
-    lines = [f"{E} experts, {n} tokens, one expert each: the balance loss; and in two layers, one after the other:"]
-    lines.append("the penalty with coefficient 1, over the number of layers")
+    lines = [
+        f"{E} experts, {n} tokens, one expert each: the balance loss; and the penalty of two layers, coefficient 1,"
+    ]
+    lines.append("over 2: both use the same experts, or the second one uses others")
     even = torch.arange(n) % E
     states = {
         "each has as many": even,
         "one has three eighths": torch.where(even < 3, 0, even),
+        "four have a quarter each": even % (E // 2),
         "two have half each": even % 2,
         "one has all": even * 0,
     }
-    lines.append(_row("", ["one layer", "two alike", "the other another"]))
+    lines.append(_row("", ["one layer", "two alike", "two unlike"]))
     for name, chosen in states.items():
-        records = [_record(helper, (chosen + shift) % E, E) for shift in (0, 1)]
+        records = [_record(helper, (chosen + shift) % E, E) for shift in (0, E // 2)]
         one = float(helper.balance_loss(records[0].scores, records[0].wanted))
         pairs = [_told(helper, caller, pair) for pair in ((records[0], records[0]), records)]
         lines.append(_row(name, [f"{it:.2f}" for it in (one, *pairs)]))
@@ -131,7 +136,7 @@ def gates(helper, caller):
     lines += ["", "an untrained model, the loss alone: length of the gradient of", _row("k", [1, 2, 4])]
     models = [_after_backward(caller, k) for k in (1, 2, 4)]
     for name in ("router", "experts.up", "experts.proj"):
-        grown = [_layers(model)[0].get_submodule(name).weight.grad.norm() for model in models]
+        grown = [layers(model)[0].get_submodule(name).weight.grad.norm() for model in models]
         lines.append(_row(name, [f"{it:.1g}" for it in grown]))
     return Evidence("\n".join(lines))
 
@@ -139,23 +144,29 @@ def gates(helper, caller):
 def domains(helper, caller):
     """Shares by kind of document after a training with penalty and bias, and one text, word by word."""
     seen = []
-    model, _ = caller.train(watch=lambda model, real: seen.append(shares(_layers(model)[1].record, real)))
+    model, _ = caller.train(watch=lambda model, real: seen.append(shares(layers(model)[1].record, real)))
     ids, real = next(caller.batches(seed=1))
     model(ids[:, :-1])
     lines = ["shares of the experts of layer 1, over the last five steps and of a batch after the training"]
     lines.append(_row("expert", [*range(caller.N_EXPERTS), "largest"]))
     lines.append(_row("the last five steps", _cells(torch.stack(seen[-5:]).mean(dim=0))))
-    lines.append(_row("a batch of all kinds", _cells(shares(_layers(model)[1].record, real[:, :-1]))))
+    lines.append(_row("a batch of all kinds", _cells(shares(layers(model)[1].record, real[:, :-1]))))
     each = caller.TEXTS // len(caller.DOMAINS)
     for at, name in enumerate(caller.DOMAINS):
         rows = slice(at * each, (at + 1) * each)
         model(ids[rows, :-1])
-        lines.append(_row(f"  {name}", _cells(shares(_layers(model)[1].record, real[rows, :-1]))))
+        lines.append(_row(f"  {name}", _cells(shares(layers(model)[1].record, real[rows, :-1]))))
     words = [VOCABULARY[i].strip() or "/" for i in ids[-1, :-1][real[-1, :-1]].tolist()]
     model(ids[-1:, : len(words)])
-    record = _layers(model)[1].record
-    told = " ".join(f"{word}:{expert}" for word, expert in zip(words, record.scores.argmax(dim=-1).tolist(), strict=True))
-    return Evidence("\n".join([*lines, "", "a text, and the expert of each word that has its largest score", *textwrap.wrap(told, 110)]))
+    record = layers(model)[1].record
+    told = " ".join(
+        f"{word}:{expert}" for word, expert in zip(words, record.scores.argmax(dim=-1).tolist(), strict=True)
+    )
+    return Evidence(
+        "\n".join(
+            [*lines, "", "a text, and the expert of each word that has its largest score", *textwrap.wrap(told, 110)]
+        )
+    )
 
 
 def padding(helper, caller):
@@ -165,21 +176,13 @@ def padding(helper, caller):
     model(ids[:, :-1])
     lines = ["four sums in a batch, filled up more and more; an untrained model, layer 0"]
     lines.append(_row("expert", range(caller.N_EXPERTS)))
-    lines.append(_row("routes of real tokens", counts(_layers(model)[0].record, real[:, :-1]).tolist()))
+    lines.append(_row("routes of real tokens", counts(layers(model)[0].record, real[:, :-1]).tolist()))
     for n in (0, 4, 20):
         told, bias, routes = padded_step(caller, ids, real, n)
         lines += [f"{n} more tokens of padding for each text: the loss of the step is {told:.4f}"]
         lines.append(_row("  routes of all tokens", routes.tolist()))
         lines.append(_row("  bias after the step", [f"{it:+.2f}" for it in bias]))
     return Evidence("\n".join(lines))
-
-
-def padded_step(caller, ids, real, n):
-    """The loss of a step of texts that are filled up by n tokens more, the bias after it and the load of all tokens."""
-    model = caller.new_model()
-    ids, real = F.pad(ids, (0, n), value=caller.STOP), F.pad(real, (0, n), value=False)
-    told = float(caller.loss(model, ids, real))
-    return told, _layers(model)[0].bias.clone(), counts(_layers(model)[0].record)
 
 
 def crowds(helper, caller):
@@ -191,15 +194,6 @@ def crowds(helper, caller):
         lines += [_row(f"k {k}: there is room for", room), _row("  most that are wanted", wanted)]
         lines.append(_row("  most that are left", left))
     return Evidence("\n".join(lines))
-
-
-def crowd(helper, n, k):
-    """Room for routes of an expert, and the most that an expert has of those wanted and of those left: n tokens."""
-    torch.manual_seed(0)
-    layer = helper.MoE(16, n_experts=5, k=k, d_hidden=8, capacity_factor=1.0)
-    layer(torch.randn(n, 16) + 1)
-    parts = (layer.record.wanted, layer.record.routes)
-    return -(-n * k // 5), *(int(torch.bincount(part.experts).max()) for part in parts)
 
 
 def copies(helper, caller):
@@ -227,40 +221,41 @@ def beside(helper, caller):
 
 def layouts(helper, caller):
     """How far layers that others wrote are from what they give where they come from."""
-    lines = ["50 tokens: largest gap of what a layer puts out from what the other program gives, over the largest number"]
+    lines = [
+        "50 tokens: largest gap of what a layer puts out from what the other program gives, over the largest number"
+    ]
     lines.append(_row("experts", SIZES))
     for k in (1, 2, 4):
         lines.append(_row(f"k {k}", [f"{file_gap(caller, E, k):.0e}" for E in SIZES]))
     return Evidence("\n".join(lines))
 
 
-@torch.no_grad()
-def file_gap(caller, E, k):
-    """The largest gap of a layer of E experts, read from tensors, from the house's own, over the largest output."""
-    torch.manual_seed(E)
-    house = Mixture(16, n_experts=E, k=k, d_hidden=24)
-    tensors = {"gate.weight": house.router.weight}
-    for number, expert in enumerate(house.experts):
-        w1, w3 = expert.gate_up.weight.chunk(2)
-        parts = {"w1": w1, "w2": expert.proj.weight, "w3": w3}
-        tensors |= {f"experts.{number}.{name}.weight": part for name, part in parts.items()}
-    x = torch.randn(50, 16) * 3
-    wanted, layer = house(x), caller.from_files(tensors, k)
-    layer.normalize = True  # theirs divide by the sum whatever k is
-    return float((layer(x) - wanted).abs().max() / wanted.abs().max())
-
-
 def measured(helper, caller):
     """What measuring gives, several times in a row, and what of the model is another after it."""
     model, _ = caller.train(steps=16)
-    batch, layer = next(caller.batches(seed=5)), _layers(model)[0]
+    batch, layer = [part[-4:] for part in next(caller.batches(seed=5))], layers(model)[0]
     weights, before = [p.clone() for p in model.parameters()], layer.bias.clone()
-    lines = ["nats a word on one held-out batch, measured five times after 16 steps of training"]
-    lines.append(_row("", [f"{caller.measure(model, batch):.4f}" for _ in range(5)]))
+    lines = ["nats a word on a held-out batch of code, measured 30 times after 16 steps of training"]
+    told = [caller.measure(model, batch) for _ in range(30)]
+    lines.append(_row("measurement", range(1, 31, 5)))
+    lines.append(_row("", [f"{it:.4f}" for it in told[::5]]))
     same = sum(torch.equal(a, b) for a, b in zip(weights, model.parameters(), strict=True))
     lines += [f"of {len(weights)} tensors of weights {same} are as they were", _row("expert", range(caller.N_EXPERTS))]
     lines.append(_row("bias of layer 0, before", [f"{it:+.2f}" for it in before]))
     lines.append(_row("  and after", [f"{it:+.2f}" for it in layer.bias]))
+    return Evidence("\n".join(lines))
+
+
+def choices(helper, caller):
+    """First choices and all, over moves of the bias, where one expert is everybody's second choice."""
+    steps = (0, 20, 50, 100, 200)
+    lines = [
+        "a layer of 8 experts, two for each token; the bias alone is moved. One expert, 7, is all tokens' second choice"
+    ]
+    lines.append(_row("steps", steps))
+    names = ("largest share of first choices", "largest share of all", "bias of expert 7")
+    for name, row in zip(names, seconds(helper, steps), strict=True):
+        lines.append(_row(name, [f"{it:.2f}" for it in row], 9))
     return Evidence("\n".join(lines))
 
 
@@ -275,57 +270,24 @@ def halves(helper, caller):
     return Evidence("\n".join(lines))
 
 
-@torch.no_grad()
-def slow_moves(helper, make):
-    """The largest share and the largest bias of a layer after SLOW steps, in which its bias alone is moved."""
-    torch.manual_seed(0)
-    layer = helper.MoE(16, n_experts=8, k=1, d_hidden=8)
-    layer.router.weight.mul_(3)
-    layer = make(layer)
-    x, found = (torch.randn(200, 16) + 2).to(layer.router.weight.dtype), []
-    for step in range(SLOW[-1] + 1):
-        layer.record = layer.decide(x)
-        if step in SLOW:
-            found.append((float(shares(layer.record).max()), float(layer.bias.abs().max())))
-        helper.rebalance(layer, 0.0005)
-    return zip(*found, strict=True)
-
-
 def foreign(helper, caller):
     """A training with moves of the bias alone, and what a bias does that another program wrote."""
     seen = []
     caller.train(balance=0.0, watch=lambda model, real: seen.append(largest(model, real)))
     lines = ["a training without a penalty, the bias moved: largest share of an expert", _row("step", LOOKS[:-1])]
     lines.append(_row("", [f"{seen[at]:.2f}" for at in LOOKS[:-1]]))
-    model, (ids, real) = caller.new_model(), next(caller.batches())
+    model, ids = caller.new_model(), next(caller.batches())[0]
     lines += ["", "an untrained model: shares of layer 0, with a bias that another program wrote"]
     lines.append(_row("expert", range(caller.N_EXPERTS)))
-    for bias in (torch.zeros(8), torch.tensor([0.0, 0, 0, 0.03, 0, 0, 0, 0]), torch.tensor([0.0, 0, 0, -0.03, 0, 0, 0, 0])):
-        _layers(model)[0].bias.copy_(bias)
+    for bias in (
+        torch.zeros(8),
+        torch.tensor([0.0, 0, 0, 0.03, 0, 0, 0, 0]),
+        torch.tensor([0.0, 0, 0, -0.03, 0, 0, 0, 0]),
+    ):
+        layers(model)[0].bias.copy_(bias)
         model(ids[:, :-1])
-        lines.append(_row(f"expert 3 has {bias[3]:+.2f}", [f"{it:.2f}" for it in shares(_layers(model)[0].record)]))
+        lines.append(_row(f"expert 3 has {bias[3]:+.2f}", [f"{it:.2f}" for it in shares(layers(model)[0].record)]))
     return Evidence("\n".join(lines))
-
-
-def counts(record, real=None):
-    """How many routes each expert was wanted for, (E,), over real tokens."""
-    experts, E = record.wanted.experts, record.scores.shape[1]
-    return torch.bincount(experts if real is None else experts[real.flatten()[record.wanted.tokens]], minlength=E)
-
-
-def shares(record, real=None):
-    """The same over their sum."""
-    found = counts(record, real)
-    return found / found.sum()
-
-
-def largest(model, real=None):
-    """The largest share of an expert in any layer."""
-    return max(float(shares(layer.record, real).max()) for layer in _layers(model))
-
-
-def _layers(model):
-    return [block.feed_forward for block in model.blocks]
 
 
 def _record(helper, chosen, E):
@@ -339,7 +301,7 @@ def _record(helper, chosen, E):
 def _told(helper, caller, records):
     """The penalty of two layers with these records, over their number."""
     model = caller.new_model()
-    for layer, record in zip(_layers(model), records, strict=True):
+    for layer, record in zip(layers(model), records, strict=True):
         layer.record = record
     return float(helper.penalty(model, 1.0)) / len(records)
 

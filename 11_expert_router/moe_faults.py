@@ -5,6 +5,7 @@ each with the property that catches it.
 """
 
 import moe_evidence as evidence
+import moe_seen
 import torch
 
 from shared.clinic import Change, Fault
@@ -22,15 +23,16 @@ def _the_loss_has_the_penalty(helper, caller):
 def _padding_changes_nothing(helper, caller):
     """Neither the loss nor the bias after a step is another one if texts are filled up further."""
     ids, real = (part[8:12, :12] for part in next(caller.batches()))
-    (told, bias, _), (longer, other, _) = (evidence.padded_step(caller, ids, real, n) for n in (0, 20))
-    if abs(told - longer) > 1e-4 or not torch.equal(bias, other):
-        return f"20 tokens of padding: the loss was {told:.4f} and is {longer:.4f}, {int((bias != other).sum())} biases differ"
+    (told, bias, _), (longer, other, _) = (moe_seen.padded_step(caller, ids, real, n) for n in (0, 20))
+    if abs(told - longer) > 3e-5 or not torch.equal(bias, other):
+        differ = int((bias != other).sum())
+        return f"20 tokens of padding: the loss was {told:.5f} and is {longer:.5f}, {differ} biases differ"
 
 
 def _capacity_holds_for_many(helper, caller):
     """However many tokens there are, no expert has more routes than there is room for."""
     for n in (100, 1000, 5000):
-        room, _, left = evidence.crowd(helper, n, 1)
+        room, _, left = moe_seen.crowd(helper, n, 1)
         if left > room:
             return f"{n} tokens: an expert has {left} routes, there is room for {room}"
 
@@ -58,14 +60,14 @@ def _neighbours_change_nothing(helper, caller):
 def _experts_are_where_they_were(helper, caller):
     """A layer of any number of experts gives what the program gives that wrote it, to float32's rounding."""
     for E in evidence.SIZES:
-        if (gap := evidence.file_gap(caller, E, 2)) > 1e-4:
+        if (gap := moe_seen.file_gap(caller, E, 2)) > 1e-4:
             return f"{E} experts: a gap of {gap:.1g} of the largest output"
 
 
 def _the_load_settles(helper, caller):
     """Moves of the bias alone keep the largest share below 0.3: it is 0.2 here, 0.46 without moves, 0.125 if even."""
     seen = []
-    caller.train(balance=0.0, watch=lambda model, real: seen.append(evidence.largest(model, real)))
+    caller.train(balance=0.0, watch=lambda model, real: seen.append(moe_seen.largest(model, real)))
     late = sum(seen[-12:]) / 12
     if late > 0.3:
         return f"the largest share of an expert is {late:.2f} over the last 12 steps"
@@ -73,7 +75,7 @@ def _the_load_settles(helper, caller):
 
 def _small_steps_add_up(helper, caller):
     """1,500 moves of 0.0005 take a bias of bfloat16 layers as far as one of float32 layers."""
-    (_, wanted), (_, found) = (evidence.slow_moves(helper, make) for make in (lambda layer: layer, caller.in_half))
+    (_, wanted), (_, found) = (moe_seen.slow_moves(helper, make) for make in (lambda layer: layer, caller.in_half))
     if abs(found[-1] - wanted[-1]) > 0.1:
         return f"the largest bias is {found[-1]:.3f}, in float32 {wanted[-1]:.3f}"
 
@@ -113,7 +115,7 @@ FAULTS = [
         name="nothing: the patient is healthy. The load is even over all documents, which is what is asked for; of one "
         "kind of documents it need not be",
         changes=[],
-        symptom="Training has evened the load. Then sums alone come in, and one expert has nearly half of the work.",
+        symptom="Training has evened the load. Then facts alone come in, and two experts have most of the work.",
         hints=[
             "Over what is a load even, if a penalty says so?",
             "What would experts be for if each kind of text were spread over all of them?",
@@ -170,16 +172,22 @@ FAULTS = [
         evidence=evidence.gates,
     ),
     Fault(
-        name="routes are counted in 8 bits: the 128th that arrives has number -128, for which there is room",
+        name="routes are counted in bytes: the 256th that arrives has number 0, for which there is room",
         changes=[
             Change(
-                "arrived = F.one_hot(routes.experts, n_experts).cumsum(dim=0)",
-                "arrived = F.one_hot(routes.experts, n_experts).to(torch.int8).cumsum(dim=0, dtype=torch.int8)",
+                """
+                arrived = F.one_hot(routes.experts, n_experts).cumsum(dim=0)
+                places = arrived.gather(1, routes.experts[:, None])[:, 0]
+                """,
+                """
+                arrived = F.one_hot(routes.experts, n_experts).cumsum(dim=0, dtype=torch.uint8)
+                places = arrived.gather(1, routes.experts[:, None])[:, 0].long()
+                """,
             )
         ],
-        symptom="The capacity was tested with forty tokens and with a hundred. On long texts memory runs out.",
+        symptom="The capacity was tested with forty tokens and with a hundred. In long batches it is exceeded.",
         hints=[
-            "From how many routes on has an expert too many? What is special about that number?",
+            "How many routes must an expert be wanted for, before it has too many?",
             "In which type is it counted who comes first?",
         ],
         seen_in="no thread: planted because small tests cannot see it. NVIDIA/Megatron-LM#7081 is a cousin: loads were "
@@ -206,7 +214,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="No weight changes while a model is measured, and it runs without gradients. No two results are equal.",
+        symptom="A model is measured again and again, without gradients, and no weight changes. The result does.",
         hints=["What else than weights does a model have?", "In which mode is which line run?"],
         seen_in="pytorch/torchtitan#4148: validation was counted in the load that moves the bias; fixed there.",
         evidence=evidence.measured,
@@ -247,7 +255,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="A text is understood when it stands first. Sorted otherwise, others are.",
+        symptom="Which lines of a batch are understood depends on where they stand: the last ones are worse. No error.",
         hints=[
             "Which texts are worse beside others, and which are not?",
             "Which part of a layer sees more than one token?",
@@ -279,7 +287,10 @@ FAULTS = [
         name="the bias moves ten times as fast as it should, and the load swings",
         changes=[Change("SPEED = 0.01", "SPEED = 0.1", in_caller=True)],
         symptom="Each step takes from those who have too much. In the next one others have it.",
-        hints=["How far does a bias go in one step, and how far apart are two scores?", "Does it get better with time?"],
+        hints=[
+            "How far does a bias go in one step, and how far apart are two scores?",
+            "Does it get better with time?",
+        ],
         seen_in="no thread: planted because each step is right. MoonshotAI/Moonlight#21: which speed was used is asked "
         "and answered there.",
         evidence=evidence.steered,
@@ -319,7 +330,7 @@ FAULTS = [
         evidence=evidence.crowds,
     ),
     Fault(
-        name="nothing: the patient is healthy. A balance loss of 1 is what even loads have, and not a penalty left over",
+        name="nothing: the patient is healthy. A balance loss of 1 is what even loads have",
         changes=[],
         symptom="The balance loss falls to 1, and stays there however long it is trained. It should go to 0.",
         hints=["What is the sum over eight experts of 1/8 times 1/8, times eight?", "How uneven is the load?"],
@@ -369,20 +380,20 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="X",
-        hints=["X"],
+        symptom="Biases are moved by the book, and soon settle. One expert still has half of all work.",
+        hints=["Which expert has most to do, as whose choice?", "Which of a token's routes are counted?"],
         seen_in="deepspeedai/DeepSpeed#2551: the counts were those of first choices; proposed there.",
-        evidence=evidence.steered,
+        evidence=evidence.choices,
     ),
     Fault(
         name="the balance loss takes the softmax of a softmax: all probabilities look alike",
         changes=[
             Change("probabilities = _of_real(scores, real)", "probabilities = _of_real(scores, real).softmax(dim=-1)")
         ],
-        symptom="The balance loss is nearly perfect, and stays so while one expert takes most of the tokens.",
+        symptom="The balance loss is nearly perfect all the time. At some of these times one expert has every token.",
         hints=["What does it say if one expert has all, and what should it say?", "What are scores already?"],
         seen_in="huggingface/transformers#45111: the softmax was taken twice; a repair is proposed there.",
-        evidence=evidence.balances,
+        evidence=evidence.river,
         example=True,
     ),
 ]
