@@ -59,9 +59,7 @@ def _rivers(helper, caller, arms):
 
 def coefficients(helper, caller):
     """What the penalty adds and what gradient it gives, by its coefficient; and trainings with some of them."""
-    lines = [
-        "one batch, an untrained model; the penalty with the coefficient of the balance loss, that of the z-loss 0"
-    ]
+    lines = ["one batch, an untrained model; the penalty by the coefficient of the balance loss, without the z-loss"]
     tried = (0.001, 0.01, 0.1, 1.0)
     lines.append(_row("coefficient", tried))
     added, gradients = [], []
@@ -75,14 +73,10 @@ def coefficients(helper, caller):
     lines += [_row("is added", added), _row("gradient of a router", gradients), ""]
     runs = []
     for coefficient in tried:
-        last = []
-        _, losses = caller.train(
-            steps=16,
-            balance=coefficient,
-            speed=0.0,
-            watch=lambda model, real, last=last: last.append(largest(model, real)),
-        )
-        runs.append((losses[-1], last[-1]))
+        found = []
+        how = {"steps": 16, "balance": coefficient, "speed": 0.0}
+        _, losses = caller.train(watch=lambda model, real, to=found: to.append(largest(model, real)), **how)
+        runs.append((losses[-1], found[-1]))
     lines.append(_row("after 16 steps: loss", [f"{loss:.3f}" for loss, _ in runs]))
     lines.append(_row("  largest share", [f"{share:.2f}" for _, share in runs]))
     return Evidence("\n".join(lines))
@@ -92,9 +86,9 @@ def balances(helper, caller):
     """What the balance loss says of loads that are known."""
     E, n = caller.N_EXPERTS, 800
     lines = [
-        f"{E} experts, {n} tokens, one expert each: the balance loss; and the penalty of two layers, coefficient 1,"
+        f"{E} experts, {n} tokens, one expert each: the balance loss; and of two layers, which use the same experts"
     ]
-    lines.append("over 2: both use the same experts, or the second one uses others")
+    lines.append("or not, the penalty with coefficient 1, over 2")
     even = torch.arange(n) % E
     states = {
         "each has as many": even,
@@ -158,15 +152,10 @@ def domains(helper, caller):
         lines.append(_row(f"  {name}", _cells(shares(layers(model)[1].record, real[rows, :-1]))))
     words = [VOCABULARY[i].strip() or "/" for i in ids[-1, :-1][real[-1, :-1]].tolist()]
     model(ids[-1:, : len(words)])
-    record = layers(model)[1].record
-    told = " ".join(
-        f"{word}:{expert}" for word, expert in zip(words, record.scores.argmax(dim=-1).tolist(), strict=True)
-    )
-    return Evidence(
-        "\n".join(
-            [*lines, "", "a text, and the expert of each word that has its largest score", *textwrap.wrap(told, 110)]
-        )
-    )
+    best = layers(model)[1].record.scores.argmax(dim=-1).tolist()
+    told = " ".join(f"{word}:{expert}" for word, expert in zip(words, best, strict=True))
+    lines += ["", "a text, and of each word the expert with its largest score", *textwrap.wrap(told, 110)]
+    return Evidence("\n".join(lines))
 
 
 def padding(helper, caller):
@@ -221,9 +210,7 @@ def beside(helper, caller):
 
 def layouts(helper, caller):
     """How far layers that others wrote are from what they give where they come from."""
-    lines = [
-        "50 tokens: largest gap of what a layer puts out from what the other program gives, over the largest number"
-    ]
+    lines = ["50 tokens: largest gap of what a layer puts out from what the other program gives, over the largest"]
     lines.append(_row("experts", SIZES))
     for k in (1, 2, 4):
         lines.append(_row(f"k {k}", [f"{file_gap(caller, E, k):.0e}" for E in SIZES]))
@@ -249,9 +236,7 @@ def measured(helper, caller):
 def choices(helper, caller):
     """First choices and all, over moves of the bias, where one expert is everybody's second choice."""
     steps = (0, 20, 50, 100, 200)
-    lines = [
-        "a layer of 8 experts, two for each token; the bias alone is moved. One expert, 7, is all tokens' second choice"
-    ]
+    lines = ["a layer of 8 experts, two for a token; the bias alone is moved. Expert 7 is all tokens' second choice"]
     lines.append(_row("steps", steps))
     names = ("largest share of first choices", "largest share of all", "bias of expert 7")
     for name, row in zip(names, seconds(helper, steps), strict=True):
@@ -279,14 +264,10 @@ def foreign(helper, caller):
     model, ids = caller.new_model(), next(caller.batches())[0]
     lines += ["", "an untrained model: shares of layer 0, with a bias that another program wrote"]
     lines.append(_row("expert", range(caller.N_EXPERTS)))
-    for bias in (
-        torch.zeros(8),
-        torch.tensor([0.0, 0, 0, 0.03, 0, 0, 0, 0]),
-        torch.tensor([0.0, 0, 0, -0.03, 0, 0, 0, 0]),
-    ):
-        layers(model)[0].bias.copy_(bias)
+    for bias in (0.0, 0.03, -0.03):
+        layers(model)[0].bias[3] = bias
         model(ids[:, :-1])
-        lines.append(_row(f"expert 3 has {bias[3]:+.2f}", [f"{it:.2f}" for it in shares(layers(model)[0].record)]))
+        lines.append(_row(f"expert 3 has {bias:+.2f}", [f"{it:.2f}" for it in shares(layers(model)[0].record)]))
     return Evidence("\n".join(lines))
 
 
@@ -318,9 +299,12 @@ def _cells(row):
 
 
 def _river(axis, flow, title):
-    """Shares, (steps, E), one above the other."""
+    """Shares, (steps, E), one above the other; those that are large at the end have their expert's number."""
     shades = [WORKING, *OTHERS[:3]] * 2
     axis.stackplot(range(len(flow)), flow.T, colors=shades, alpha=0.75, edgecolor="white", linewidth=0.8)
+    for expert, (share, top) in enumerate(zip(flow[-1], flow[-1].cumsum(dim=0), strict=True)):
+        if share > 0.06:
+            axis.annotate(expert, (len(flow) - 1, top - share / 2), (3, 0), textcoords="offset points", va="center")
     axis.set(title=title, xlabel="step", ylabel="share of an expert", ylim=(0, 1), xlim=(0, len(flow) - 1))
 
 
