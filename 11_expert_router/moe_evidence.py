@@ -301,8 +301,9 @@ def _cells(row):
 def _river(axis, flow, title):
     """Shares, (steps, E), one above the other; those that are large at the end have their expert's number."""
     shades = [WORKING, *OTHERS[:3]] * 2
+    flow = flow.numpy()
     axis.stackplot(range(len(flow)), flow.T, colors=shades, alpha=0.75, edgecolor="white", linewidth=0.8)
-    for expert, (share, top) in enumerate(zip(flow[-1], flow[-1].cumsum(dim=0), strict=True)):
+    for expert, (share, top) in enumerate(zip(flow[-1], flow[-1].cumsum(), strict=True)):
         if share > 0.06:
             axis.annotate(expert, (len(flow) - 1, top - share / 2), (3, 0), textcoords="offset points", va="center")
     axis.set(title=title, xlabel="step", ylabel="share of an expert", ylim=(0, 1), xlim=(0, len(flow) - 1))

@@ -25,8 +25,7 @@ def _padding_changes_nothing(helper, caller):
     ids, real = (part[8:12, :12] for part in next(caller.batches()))
     (told, bias, _), (longer, other, _) = (moe_seen.padded_step(caller, ids, real, n) for n in (0, 20))
     if abs(told - longer) > 3e-5 or not torch.equal(bias, other):
-        differ = int((bias != other).sum())
-        return f"20 tokens of padding: the loss was {told:.5f} and is {longer:.5f}, {differ} biases differ"
+        return f"loss and bias {told:.5f}, {bias.tolist()}; 20 tokens of padding: {longer:.5f}, {other.tolist()}"
 
 
 def _capacity_holds_for_many(helper, caller):
@@ -65,7 +64,7 @@ def _experts_are_where_they_were(helper, caller):
 
 
 def _the_load_settles(helper, caller):
-    """Moves of the bias alone keep the largest share below 0.3: it is 0.2 here, 0.46 without moves, 0.125 if even."""
+    """By moves of the bias alone the largest share comes to 0.2, with each of four seeds; by too large ones to 0.38."""
     seen = []
     caller.train(balance=0.0, watch=lambda model, real: seen.append(moe_seen.largest(model, real)))
     late = sum(seen[-12:]) / 12
@@ -101,12 +100,21 @@ FAULTS = [
     ),
     Fault(
         name="the penalty is computed and not added to the loss",
-        changes=[Change("return told + even", "return told", in_caller=True)],
-        symptom="A balance loss was written after the paper, and is printed at each step. One expert takes it all.",
-        hints=[
-            "Are the two trainings two?",
-            "Who reads the number that is printed? What does the optimiser minimise?",
+        changes=[
+            Change(
+                """
+                moe.rebalance(model, speed, seen)
+                return told + even
+                """,
+                """
+                moe.rebalance(model, speed, seen)
+                return told
+                """,
+                in_caller=True,
+            )
         ],
+        symptom="A balance loss was written after the paper, and is printed at each step. One expert takes it all.",
+        hints=["Are the two trainings two?", "Who reads the number that is printed? What does the optimiser minimise?"],
         seen_in="jingyaogong/minimind#140: the loss was computed and not used; confirmed there.",
         evidence=evidence.river,
         holds=_the_loss_has_the_penalty,
@@ -116,10 +124,7 @@ FAULTS = [
         "kind of documents it need not be",
         changes=[],
         symptom="Training has evened the load. Then facts alone come in, and two experts have most of the work.",
-        hints=[
-            "Over what is a load even, if a penalty says so?",
-            "What would experts be for if each kind of text were spread over all of them?",
-        ],
+        hints=["Over what is a load to be even?", "What are experts for, if each kind of text goes to all of them?"],
         seen_in="no thread: planted because a load that is even in all may be uneven in each part. "
         "JustVugg/colibri#175 is a cousin: experts of a large model by topic.",
         evidence=evidence.domains,
@@ -186,10 +191,7 @@ FAULTS = [
             )
         ],
         symptom="The capacity was tested with forty tokens and with a hundred. In long batches it is exceeded.",
-        hints=[
-            "How many routes must an expert be wanted for, before it has too many?",
-            "In which type is it counted who comes first?",
-        ],
+        hints=["How much must an expert be wanted, before it has too many?", "In which type are routes counted?"],
         seen_in="no thread: planted because small tests cannot see it. NVIDIA/Megatron-LM#7081 is a cousin: loads were "
         "counted in bfloat16; fixed there.",
         evidence=evidence.crowds,
@@ -236,7 +238,7 @@ FAULTS = [
     Fault(
         name="gates are taken from scores with the bias in them",
         changes=[Change("gates = scores.gather(-1, chosen)", "gates = wanted.gather(-1, chosen)")],
-        symptom="A bias was to change nothing but who is chosen. Rarely wanted experts are now the loudest.",
+        symptom="A bias was to change nothing but who is chosen. Experts that are rarely wanted now have large gates.",
         hints=["What does a gate say of an expert?", "Is the gate a score? Which expert's is not?"],
         seen_in="vllm-project/vllm#12002 and huggingface/transformers#39581: weights were taken from biased scores; "
         "fixed there.",
@@ -256,10 +258,7 @@ FAULTS = [
             )
         ],
         symptom="Which lines of a batch are understood depends on where they stand: the last ones are worse. No error.",
-        hints=[
-            "Which texts are worse beside others, and which are not?",
-            "Which part of a layer sees more than one token?",
-        ],
+        hints=["Which texts are worse beside others?", "Which part of a layer sees more than one token?"],
         seen_in="no thread: planted because nothing is reported. deepspeedai/DeepSpeed#6809 is a cousin: what a "
         "capacity does in inference. microsoft/Tutel#230: results of inference that differ, asked there.",
         evidence=evidence.beside,
@@ -304,7 +303,7 @@ FAULTS = [
         ],
         symptom="Two runs on the same texts differ in nothing but the length to which these are filled up.",
         hints=[
-            "Which experts does padding go to? What does a step make of that?",
+            "Which experts does padding go to, and what does a step make of it?",
             "There are two faults, one in each file: mend either alone and look again.",
         ],
         seen_in="huggingface/transformers#28517 and NVIDIA/Megatron-LM#2121: padding was counted in the balance loss; "

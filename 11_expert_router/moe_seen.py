@@ -34,7 +34,7 @@ def padded_step(caller, ids, real, n):
     """The loss of a step of texts that are filled up by n tokens more, the bias after it and the load of all tokens."""
     model = caller.new_model()
     ids, real = F.pad(ids, (0, n), value=caller.STOP), F.pad(real, (0, n), value=False)
-    told = float(caller.loss(model, ids, real))
+    told = caller.loss(model, ids, real).item()
     return told, layers(model)[0].bias.clone(), counts(layers(model)[0].record)
 
 
