@@ -493,7 +493,8 @@ def _check_penalty(m):
 
 
 def _check_rebalance(m):
-    model, tokens = _filled(_model(m)), torch.randint(11, (4, 9), generator=torch.Generator().manual_seed(0))
+    model = _filled(_model(m, capacity_factor=0.5))
+    tokens = torch.randint(11, (4, 9), generator=torch.Generator().manual_seed(0))
     real = torch.rand(4, 9, generator=torch.Generator().manual_seed(1)) < 0.7
     for mask in (None, real):
         model(tokens)
