@@ -1,0 +1,52 @@
+"""Do a real model's states make experts collapse? python real_moe_sweep.py
+
+Writes results/real_moe.json, which the notebook shows. A mixture of eight small experts learns to answer as one
+feed-forward layer of SmolLM2-135M-Instruct (4-bit weights) does, see `moe_real`. Training is `shared.training.fit`:
+AdamW with betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a tenth of the steps to warm up and a cosine
+down to a tenth. Seeds below 10 try rates; those from 10 up judge.
+"""
+
+import sys
+from collections.abc import Iterable
+
+from moe_real import LAYERS, imitate
+
+from shared.sweeps import Sweep, main
+from shared.texts import FILES
+
+STEPS = [150, 600]
+JUDGES = [10, 11, 12, 13, 14]
+
+
+def arms(names: Iterable[str], k: int = 1) -> list[dict]:
+    """For each layer, with its router given the states as they are and less their mean; without rate, steps, seed."""
+    return [
+        {"layer": layer, "arm": name, "n_experts": 8, "k": k, "centred": centred}
+        for layer in LAYERS
+        for centred in (False, True)
+        for name in names
+    ]
+
+
+def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]) -> list[dict]:
+    """Each arm at each rate by each seed; length 0 or 1: short or long."""
+    return [one | {"rate": it, "steps": STEPS[length], "seed": s} for one in arms for it in rates for s in seeds]
+
+
+ALL = arms(["none", "aux 0.1", "frozen"]) + arms(["none"], k=2)
+TRIED = [*runs(ALL, 0, [1e-3, 3e-3, 1e-2], range(1)), *runs(ALL, 1, [1e-3, 3e-3, 1e-2], range(1))]
+
+SWEEP = Sweep(
+    __file__,
+    "real_moe",
+    imitate,
+    jobs=TRIED,
+    quick=[one | {"rate": 1e-2, "steps": 3, "seed": 0} for one in (ALL[0], ALL[3], ALL[5])],
+    cost=lambda job: job["steps"],
+    comparable=lambda job: job["steps"] <= STEPS[0],
+    tolerance={"loss": 0.02, "largest": 0.1},
+    files=FILES,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(SWEEP))
