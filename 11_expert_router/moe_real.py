@@ -52,8 +52,8 @@ def windows() -> torch.Tensor:
 
 @functools.cache
 def states() -> dict[int, tuple[States, States]]:
-    """By layer, what to train on and what to judge by. Answers are divided by the root of their mean square, so that a
-    mixture that answers 0 has a loss of about 1."""
+    """By layer, what to train on and what to judge by. What the layer is given and what it answers are each divided by
+    one number, the root of the mean square of what is trained on: all layers' are of size 1."""
     model, found = load_smollm2()[0], {}
     rows = windows().flatten(0, 1)
     seen = [look(model, part, ["norm_2", "feed_forward"], last=1) for part in rows.split(4)]
@@ -64,8 +64,8 @@ def states() -> dict[int, tuple[States, States]]:
         parts = [
             States(*(each[which, 1:].flatten(0, 1) for each in (x, y, kinds, rows))) for which in (~judged, judged)
         ]
-        size = parts[0].y.square().mean().sqrt()
-        found[layer] = tuple(part._replace(y=part.y / size) for part in parts)
+        sizes = [each.square().mean().sqrt() for each in parts[0][:2]]
+        found[layer] = tuple(part._replace(x=part.x / sizes[0], y=part.y / sizes[1]) for part in parts)
     return found
 
 

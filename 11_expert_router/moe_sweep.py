@@ -91,7 +91,7 @@ def held_out_kinds() -> torch.Tensor:
     stream, kinds = documents(HELD_OUT, WORLD), []
     for _ in range(HELD_OUT_ROWS):
         row = []
-        while len(row) < CONTEXT:  # with the line's end in front: more than CONTEXT tokens
+        while len(row) <= CONTEXT:
             document = next(stream)
             row += [KINDS.index(document.kind)] * (len(encode(document.text)) + (not row))
         kinds.append(row[:CONTEXT])
