@@ -211,9 +211,9 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
 
 
 TOP_1 = small(ARMS)
-TOP_2 = small([arm for arm in ARMS if arm not in ("hash", "dense total")], k=2)
+TOP_2 = small(["none", "aux 0.01", "aux 0.1", "bias 0.01", "frozen", "dense active"], k=2)
 MANY = small(["none", "aux 0.1"], n_experts=16)
-DOSED = [it for dose in (0.5, 1.0) for it in small(["none", "aux 0.1", "sigmoid", "bias 0.01"], dose=dose)]
+DOSED = small(["none", "aux 0.1"], dose=0.5) + small(["none", "aux 0.1", "sigmoid", "bias 0.01"], dose=1.0)
 SMALL_ARMS = TOP_1 + TOP_2 + MANY + DOSED
 UPCYCLED = [{"task": "upcycle", "arm": arm, "n_experts": 8, "k": 2} for arm in ("none", "aux 0.1")]
 
@@ -221,7 +221,7 @@ TRIED = [
     *runs(SMALL_ARMS, 0, [3e-3, 1e-2, 3e-2], range(2)),
     *runs(SMALL_ARMS, 1, [3e-3, 1e-2, 3e-2], range(1)),
 ]
-QUICK = [TOP_1[1], *TOP_1[6:10], TOP_2[5], DOSED[0], TOP_1[-1], UPCYCLED[0]]
+QUICK = [TOP_1[1], *TOP_1[6:11], TOP_2[0], DOSED[0], TOP_1[-1], UPCYCLED[0]]
 SWEEP = Sweep(
     __file__,
     "moe",
