@@ -1,4 +1,4 @@
-"""What this lesson's sweeps must show, written before the seeds that judge were run; bounds are a pilot's of other seeds.
+"""What this lesson's sweeps must show, written before the seeds that judge were run; bounds are by other seeds' pilot.
 
     small, _ = stored(moe_sweep.SWEEP.results)
     real, _ = stored(real_moe_sweep.SWEEP.results)

@@ -34,7 +34,7 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
 
 
 ALL = arms(["none", "aux 0.1", "frozen"]) + arms(["none"], k=2)
-TRIED = [*runs(ALL, 0, [1e-3, 3e-3, 1e-2], range(1)), *runs(ALL, 1, [1e-3, 3e-3, 1e-2], range(1))]
+TRIED = runs(ALL, 0, [1e-3, 3e-3, 1e-2], range(1))
 
 SWEEP = Sweep(
     __file__,
