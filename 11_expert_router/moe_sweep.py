@@ -213,13 +213,15 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
 TOP_1 = small(ARMS)
 TOP_2 = small(["none", "aux 0.01", "aux 0.1", "bias 0.01", "frozen", "dense active"], k=2)
 MANY = small(["none", "aux 0.1"], n_experts=16)
-DOSED = small(["none", "aux 0.1"], dose=0.5) + small(["none", "aux 0.1", "sigmoid", "bias 0.01"], dose=1.0)
+DOSED = small(["none"], dose=0.5) + small(["none", "aux 0.1", "sigmoid", "bias 0.01"], dose=1.0)
 SMALL_ARMS = TOP_1 + TOP_2 + MANY + DOSED
 UPCYCLED = [{"task": "upcycle", "arm": arm, "n_experts": 8, "k": 2} for arm in ("none", "aux 0.1")]
 
 TRIED = [
     *runs(SMALL_ARMS, 0, [3e-3, 1e-2, 3e-2], range(2)),
+    *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], range(1)),
     *runs(SMALL_ARMS, 1, [3e-3, 1e-2, 3e-2], range(1)),
+    *runs(UPCYCLED, 1, [3e-4, 1e-3, 3e-3], range(1)),
 ]
 QUICK = [TOP_1[1], *TOP_1[6:11], TOP_2[0], DOSED[0], TOP_1[-1], UPCYCLED[0]]
 SWEEP = Sweep(
