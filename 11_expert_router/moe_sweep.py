@@ -217,11 +217,13 @@ DOSED = small(["none"], dose=0.5) + small(["none", "aux 0.1", "sigmoid", "bias 0
 SMALL_ARMS = TOP_1 + TOP_2 + MANY + DOSED
 UPCYCLED = [{"task": "upcycle", "arm": arm, "n_experts": 8, "k": 2} for arm in ("none", "aux 0.1")]
 
+LONG = [*small([it for it in ARMS if it not in ("aux 0.001", "aux 1", "sigmoid", "bias 0.001")])]
+LONG += [*small(["none", "aux 0.1"], k=2), MANY[0], *DOSED[1:3]]
 TRIED = [
-    *runs(SMALL_ARMS, 0, [3e-3, 1e-2, 3e-2], range(2)),
-    *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], range(1)),
-    *runs(SMALL_ARMS, 1, [3e-3, 1e-2, 3e-2], range(1)),
-    *runs(UPCYCLED, 1, [3e-4, 1e-3, 3e-3], range(1)),
+    *runs(SMALL_ARMS, 0, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], [0]),
+    *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(UPCYCLED, 1, [3e-4, 1e-3, 3e-3], [0]),
 ]
 QUICK = [TOP_1[1], *TOP_1[6:11], TOP_2[0], DOSED[0], TOP_1[-1], UPCYCLED[0]]
 SWEEP = Sweep(
