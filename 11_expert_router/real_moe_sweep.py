@@ -33,15 +33,22 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
     return [one | {"rate": it, "steps": STEPS[length], "seed": s} for one in arms for it in rates for s in seeds]
 
 
-ALL = arms(["none", "aux 0.1", "frozen"]) + arms(["none"], k=2)
-TRIED = runs(ALL, 0, [1e-3, 3e-3, 1e-2], range(1))
+ONE = arms(["none", "aux 0.1", "frozen"])  # expert a token
+TWO = arms(["none"], k=2)
+SHORT = [it for it in ONE if it["arm"] == "none" or (it["arm"] == "aux 0.1" and not it["centred"])] + TWO
+LONG = [it for it in SHORT if it["k"] == 1]
+TRIED = [
+    *runs(ONE + TWO, 0, [1e-3, 3e-3, 1e-2], [0]),
+    *runs(SHORT, 0, [3e-2], [0]),
+    *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
+]
 
 SWEEP = Sweep(
     __file__,
     "real_moe",
     imitate,
     jobs=TRIED,
-    quick=[one | {"rate": 1e-2, "steps": 3, "seed": 0} for one in (ALL[0], ALL[3], ALL[5])],
+    quick=[one | {"rate": 1e-2, "steps": 3, "seed": 0} for one in (ONE[0], ONE[4], TWO[1])],
     cost=lambda job: job["steps"],
     comparable=lambda job: job["steps"] <= STEPS[0],
     tolerance={"loss": 0.02, "largest": 0.1},
