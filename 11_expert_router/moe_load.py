@@ -31,7 +31,7 @@ def largest(shares: torch.Tensor) -> float:
 
 def evenness(shares: torch.Tensor) -> float:
     """The entropy of the load as a part of the most that it can be, log E: 1 if even, 0 if one expert has all."""
-    return -torch.special.xlogy(shares, shares).sum().item() / math.log(len(shares))
+    return max(0.0, -torch.special.xlogy(shares, shares).sum().item() / math.log(len(shares)))
 
 
 def dead(shares: torch.Tensor) -> int:

@@ -219,11 +219,12 @@ UPCYCLED = [{"task": "upcycle", "arm": arm, "n_experts": 8, "k": 2} for arm in (
 
 LONG = [*small([it for it in ARMS if it not in ("aux 0.001", "aux 1", "sigmoid", "bias 0.001")])]
 LONG += [*small(["none", "aux 0.1"], k=2), MANY[0], *DOSED[1:3]]
+FAST = [*small(["sigmoid", "bias 0.001", "bias 0.01", "dense active"]), *MANY, *DOSED[1:]]
 TRIED = [
     *runs(SMALL_ARMS, 0, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(FAST, 0, [1e-1], [0]),
     *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], [0]),
     *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
-    *runs(UPCYCLED, 1, [3e-4, 1e-3, 3e-3], [0]),
 ]
 QUICK = [TOP_1[1], *TOP_1[6:11], TOP_2[0], DOSED[0], TOP_1[-1], UPCYCLED[0]]
 SWEEP = Sweep(

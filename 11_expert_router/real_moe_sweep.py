@@ -40,6 +40,7 @@ LONG = [it for it in SHORT if it["k"] == 1]
 TRIED = [
     *runs(ONE + TWO, 0, [1e-3, 3e-3, 1e-2], [0]),
     *runs(SHORT, 0, [3e-2], [0]),
+    *runs([it for it in LONG if it["arm"] == "none"], 0, [1e-2], [1, 2]),
     *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
 ]
 

@@ -5,8 +5,10 @@ import math
 import moe
 import moe_load
 import moe_real
+import moe_rules as rules
 import moe_sweep
 import pytest
+import real_moe_sweep
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from small_mixtures import filled, layer
 from small_models import EXACT, draw
 from torch.nn import functional as F
 
+from shared.sweeps import best_rate, stored
 from shared.training import next_token_loss
 from shared.world import VOCABULARY, decode
 
@@ -182,3 +185,74 @@ def test_an_imitation(states):
     first, later = moe_real.imitate(job), moe_real.imitate(job | {"steps": 100})
     assert later["loss"] < 0.5 * first["loss"] and len(later["dead_by_step"]) == 11
     assert later["cosine"] > 0.7 and abs(moe_real.imitate(job | {"centred": True})["cosine"]) < 0.05
+
+
+# The rules
+
+
+def imagined(job, collapsed):
+    """A judging job's row: one expert has nearly all, or all have the same."""
+    n_layers = {"small": 2, "upcycle": 4}.get(job.get("task"), 1)
+    one = {"largest": 0.95 / job["k"], "dead": 6} if collapsed else {"largest": 1 / job["n_experts"], "dead": 0}
+    one |= {"domain": 0.1, "domain_by_token": 0.05, "largest_by_step": [1 / job["n_experts"]]}
+    many = one if n_layers == 1 else {name: [value] * n_layers for name, value in one.items()}
+    return job | many | {"loss": 0.3}
+
+
+@pytest.mark.parametrize("true", [True, False])
+def test_rules_can_be_met_and_can_fail(true):
+    """A world as the claim with its conditions has it, and its opposite."""
+    rows = []
+    for sweep in (moe_sweep.SWEEP, real_moe_sweep.SWEEP):
+        judged = [job for job in sweep.jobs if job["seed"] >= rules.JUDGES]
+        uneven = [job["arm"] == "none" and (job.get("dose", 1) > 0 and not job.get("centred")) for job in judged]
+        rows.append([imagined(job, it == true) for job, it in zip(judged, uneven, strict=True)])
+    found = rules.supports(*rows) + rules.limits(*rows)
+    assert len(found) > 10 and all(it.met == true for it in found)
+    assert rules.further(*rows)
+
+
+def test_numbers_by_seed_are_of_the_rows_that_are_asked_for():
+    rows = [
+        {"task": "small", "arm": arm, "n_experts": 8, "k": 1, "dose": dose, "seed": seed, "loss": dose + seed}
+        | {"largest": [0.25, dose], "dead": [1, 3]}
+        for arm in ("none", "aux 1")
+        for dose in (0.0, 0.5)
+        for seed in (0, 12, 11)
+    ]
+    assert rules.overload(rows, task="small", arm="none") == [2, 2]
+    assert rules.overload(rows, task="small", arm="none", dose=0.5) == [4, 4]
+    assert rules.dead(rows, task="small", arm="none") == [0.25, 0.25]
+    assert rules.by_seed(rows, lambda row: row["loss"], task="small", arm="none") == [11, 12]
+    assert rules.more(rows, "aux 1", "none", task="small") == [0, 0]
+    for job in ({"arm": "none", "k": 2}, {"arm": "none"}):  # none, and two of each seed
+        with pytest.raises(ValueError, match="which are stored"):
+            rules.overload(rows, **job)
+
+
+# What is stored
+
+
+def arm_of(row):
+    return tuple(
+        (name, row.get(name)) for name in ("task", "layer", "arm", "n_experts", "k", "dose", "centred", "steps")
+    )
+
+
+@pytest.mark.parametrize("sweep", [moe_sweep.SWEEP, real_moe_sweep.SWEEP], ids=lambda sweep: sweep.name)
+def test_each_arm_is_judged_at_its_best_rate(sweep):
+    """The best of those tried, which is not the lowest nor the highest, by five seeds that did not choose it; but for
+    the upcycled model, which loses least where it is trained least, and is shown at each rate."""
+    tried, judged = {}, {}
+    for row in stored(sweep.results)[0]:
+        runs = judged if row["seed"] >= rules.JUDGES else tried
+        runs.setdefault(arm_of(row), {}).setdefault(row["rate"], {})[row["seed"]] = row["loss"]
+    assert judged
+    for arm, runs in judged.items():
+        assert all(sorted(losses) == JUDGES for losses in runs.values())
+        if ("task", "upcycle") in arm:
+            continue
+        (rate,) = runs
+        first = {rate: losses[0] for rate, losses in tried[arm].items()}  # the seed that tried all rates
+        best = best_rate(torch.tensor([list(first.values())]), list(first))
+        assert best.rate == rate and not best.at_edge, arm
