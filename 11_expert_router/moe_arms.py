@@ -38,7 +38,7 @@ class Arm:
 
 
 AUX = (0.001, 0.01, 0.1, 1.0)
-BIAS = (0.001, 0.01)
+BIAS = (0.001, 0.01, 0.1)
 ARMS = {"none": Arm()} | {f"aux {it:g}": Arm(aux=it) for it in AUX}
 ARMS |= {"sigmoid": Arm(scores="sigmoid")} | {f"bias {it:g}": Arm(bias=it, scores="sigmoid") for it in BIAS}
 ARMS |= {"hash": Arm(layer="hash"), "frozen": Arm(frozen=True), "choice": Arm(layer="choice")}

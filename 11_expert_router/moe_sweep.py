@@ -213,20 +213,19 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
 TOP_1 = small(ARMS)
 TOP_2 = small(["none", "aux 0.01", "aux 0.1", "bias 0.01", "frozen", "dense active"], k=2)
 MANY = small(["none", "aux 0.1"], n_experts=16)
-DOSED = small(["none"], dose=0.5) + small(["none", "aux 0.1", "sigmoid", "bias 0.01"], dose=1.0)
-SMALL_ARMS = TOP_1 + TOP_2 + MANY + DOSED
+HALF, WHOLE = small(["none"], dose=0.5), small(["none", "aux 0.1", "bias 0.1", "bias 0.01", "sigmoid"], dose=1.0)
+SHORT = TOP_1 + TOP_2 + MANY + HALF + WHOLE
+LONG = small(["none", "aux 0.01", "aux 0.1", "bias 0.01", "hash", "frozen", "choice", "dense active", "dense total"])
+LONG += [*small(["none", "aux 0.1"], k=2), MANY[0], *WHOLE[:3]]
+FAST = [*small(["sigmoid", "bias 0.001", "bias 0.01", "bias 0.1", "dense active"]), *MANY, *WHOLE]  # not so 600 steps
 UPCYCLED = [{"task": "upcycle", "arm": arm, "n_experts": 8, "k": 2} for arm in ("none", "aux 0.1")]
-
-LONG = [*small([it for it in ARMS if it not in ("aux 0.001", "aux 1", "sigmoid", "bias 0.001")])]
-LONG += [*small(["none", "aux 0.1"], k=2), MANY[0], *DOSED[1:3]]
-FAST = [*small(["sigmoid", "bias 0.001", "bias 0.01", "dense active"]), *MANY, *DOSED[1:]]
 TRIED = [
-    *runs(SMALL_ARMS, 0, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(SHORT, 0, [3e-3, 1e-2, 3e-2], [0]),
     *runs(FAST, 0, [1e-1], [0]),
-    *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], [0]),
     *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], [0]),
 ]
-QUICK = [TOP_1[1], *TOP_1[6:11], TOP_2[0], DOSED[0], TOP_1[-1], UPCYCLED[0]]
+QUICK = [TOP_1[1], *TOP_1[6:12], TOP_2[0], WHOLE[1], TOP_1[-1], UPCYCLED[0]]
 SWEEP = Sweep(
     __file__,
     "moe",

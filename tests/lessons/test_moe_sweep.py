@@ -107,7 +107,7 @@ def test_a_hash_is_even_on_text_it_was_not_made_of():
 # Arms
 
 SHORT = {"rate": 1e-2, "steps": 11, "seed": 0}
-JOBS = {(job["arm"], job["k"], job["n_experts"], job["dose"]): job | SHORT for job in moe_sweep.SMALL_ARMS}
+JOBS = {(job["arm"], job["k"], job["n_experts"], job["dose"]): job | SHORT for job in moe_sweep.SHORT}
 
 
 def test_a_shift_is_given_to_the_router_alone():
