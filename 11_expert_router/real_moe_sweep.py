@@ -35,13 +35,15 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
 
 ONE = arms(["none", "aux 0.1", "frozen"])  # expert a token
 TWO = arms(["none"], k=2)
-SHORT = [it for it in ONE if it["arm"] == "none" or (it["arm"] == "aux 0.1" and not it["centred"])] + TWO
-LONG = [it for it in SHORT if it["k"] == 1]
+BIASED = [it for it in arms(["bias 0.01", "bias 0.1"]) if not it["centred"] and it["layer"] != 3]
+LONG = [it for it in ONE if it["arm"] == "none" or (it["arm"] == "aux 0.1" and not it["centred"])]
 TRIED = [
     *runs(ONE + TWO, 0, [1e-3, 3e-3, 1e-2], [0]),
-    *runs(SHORT, 0, [3e-2], [0]),
+    *runs(LONG + TWO, 0, [3e-2], [0]),
     *runs([it for it in LONG if it["arm"] == "none"], 0, [1e-2], [1, 2]),
-    *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(BIASED, 0, [3e-3, 1e-2, 3e-2], [0]),
+    *runs(LONG, 1, [1e-3, 3e-3, 1e-2, 3e-2], [0]),
+    *runs(BIASED, 1, [1e-3, 3e-3, 1e-2], [0]),
 ]
 
 SWEEP = Sweep(
