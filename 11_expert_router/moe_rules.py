@@ -8,6 +8,7 @@
 A model's mixtures are judged together, by their worse layer: which of two layers is the uneven one is up to the seed.
 """
 
+import math
 from collections.abc import Callable
 
 from shared.finding import Finding
@@ -63,120 +64,130 @@ def start(rows: list[dict], **job) -> list[float]:
     return by_seed(rows, first, **job)
 
 
+def doublings(overloads: list[float]) -> list[float]:
+    """How often an even share must be doubled: 0 if even; 3 if one of eight experts has all."""
+    return [math.log2(it) for it in overloads]
+
+
 def less(one: list[float], other: list[float]) -> list[float]:
     """The differences, seed by seed."""
     return [a - b for a, b in zip(one, other, strict=True)]
 
 
 STEPS = (150, 600)
-OVERLOAD = "how many even shares the fullest expert has"
-REAL = {"centred": False, "arm": "none"}
-UPCYCLED = {"task": "upcycle", "k": 2}
-POSSIBLE = (1, 8)  # of eight experts, one for each token
+FULLEST = "doublings of an even share that the fullest expert has"
+UPCYCLED_RUNS = [(1e-3, 150), (3e-3, 150), (1e-3, 600)]
+
+
+def fullest(words: str, overloads: list[float], at_least=None, at_most=None, when="", most=3) -> Finding:
+    """A finding about the fullest expert. most: what is possible."""
+    bounds = {"at_least": at_least, "at_most": at_most}
+    return Finding(f"{words}: {FULLEST}", doublings(overloads), when=when, possible=(0, most), **bounds)
 
 
 def supports(small: list[dict], real: list[dict]) -> list[Finding]:
-    """What must be so for "experts collapse without a penalty, and with one they do not" to hold anywhere."""
+    """What must be so for "experts collapse without a penalty, and with one they do not" to hold anywhere: on states of
+    a trained model."""
     found = []
     for steps in STEPS:
         for layer in (11, 20):
-            what = f"real layer {layer}, top-1, {steps} steps"
-            plain = overload(real, layer=layer, steps=steps, **REAL)
-            evened = overload(real, layer=layer, steps=steps, **REAL | {"arm": "aux 0.1"})
-            grown = less(plain, start(real, layer=layer, steps=steps, **REAL))
-            found += [
-                Finding(f"{what}, no balance: {OVERLOAD}", plain, at_least=3, possible=POSSIBLE),
-                Finding(f"{what}, no balance: how many more than before training", grown, at_least=1, possible=(-7, 7)),
-                Finding(f"{what}, auxiliary loss 0.1: {OVERLOAD}", evened, at_most=2, possible=POSSIBLE),
-            ]
-    dead_share = dead(real, layer=20, steps=150, **REAL)
-    found.append(Finding("real layer 20, 150 steps: share of experts dead", dead_share, at_least=0.25, possible=(0, 1)))
+            here = {"layer": layer, "centred": False, "steps": steps}
+            words = f"real layer {layer}, {steps} steps"
+            found.append(fullest(f"{words}, no balance", overload(real, arm="none", **here), at_least=1))
+            found.append(fullest(f"{words}, auxiliary loss 0.1", overload(real, arm="aux 0.1", **here), at_most=1))
+        gone = dead(real, arm="none", layer=20, centred=False, steps=steps)
+        words = f"real layer 20, {steps} steps, no balance: share of experts dead"
+        found.append(Finding(words, gone, at_least=0.25, possible=(0, 1)))
     return found
 
 
 def limits(small: list[dict], real: list[dict]) -> list[Finding]:
     """Where it stops being so."""
-    found, when = [], "tokens have a direction in common in what the router is given"
+    found, shared = [], "what the router is given has a direction that all tokens share, as a trained model's states do"
+    other = "nothing else evens the load, as a bias does"
     for steps in STEPS:
-        for layer in (11, 20):
-            centred = overload(real, layer=layer, steps=steps, centred=True, arm="none")
-            words = f"real layer {layer}, {steps} steps, the mean taken from what the router is given: {OVERLOAD}"
-            found.append(Finding(words, centred, at_most=3, when=when, possible=POSSIBLE))
-        plain = dead(small, task="small", arm="none", steps=steps)
+        gone = dead(small, task="small", arm="none", steps=steps)
         words = f"small decoder from scratch, {steps} steps, no balance: share of experts dead"
-        found.append(Finding(words, plain, at_most=0.15, when=when, possible=(0, 1)))
-        evened = overload(small, task="small", arm="bias 0.01", dose=1.0, steps=steps)
-        words = f"small decoder, a common direction added, {steps} steps, DeepSeek's bias: {OVERLOAD}"
-        found.append(
-            Finding(words, evened, at_most=3, when="nothing else evens the load, as a bias does", possible=POSSIBLE)
-        )
+        found.append(Finding(words, gone, at_most=0.15, when=shared, possible=(0, 1)))
+        centred = overload(real, arm="none", layer=11, centred=True, steps=steps)
+        found.append(fullest(f"real layer 11 less its mean, {steps} steps", centred, at_most=1.5, when=shared))
+        biased = overload(real, arm="bias 0.01", layer=20, centred=False, steps=steps)
+        found.append(fullest(f"real layer 20, {steps} steps, DeepSeek's bias", biased, at_most=1.5, when=other))
     return found
 
 
 def further(small: list[dict], real: list[dict]) -> list[Finding]:
     """What is said beside the verdict."""
-    return [*_dosed(small), *_loss(small, real), *_upcycled(small), *_told(small)]
+    return [*_dosed(small), *_real(real), *_upcycled(small), *_loss(small, real), *_told(small)]
 
 
 def _dosed(small: list[dict]) -> list[Finding]:
-    """The intervention."""
+    """The intervention: a common direction, given to the routers of a small decoder."""
     found = []
     for steps in STEPS:
         none, evened = (overload(small, task="small", arm=it, dose=1.0, steps=steps) for it in ("none", "aux 0.1"))
-        what = f"small decoder, a common direction added, {steps} steps"
-        found.append(Finding(f"{what}, no balance: {OVERLOAD}", none, at_least=3, possible=POSSIBLE))
-        found.append(Finding(f"{what}, auxiliary loss 0.1: {OVERLOAD}", evened, at_most=2, possible=POSSIBLE))
+        words = f"small decoder, a common direction given, {steps} steps"
+        found.append(fullest(f"{words}, no balance", none, at_least=1))
+        found.append(fullest(f"{words}, auxiliary loss 0.1", evened, at_most=1))
     return found
 
 
+def _real(real: list[dict]) -> list[Finding]:
+    """More of the real layers. Two experts a token: two doublings are the most."""
+    found = []
+    for steps in STEPS:
+        here = {"arm": "none", "steps": steps, "centred": False}
+        found.append(fullest(f"real layer 3, {steps} steps, no balance", overload(real, layer=3, **here), at_least=1))
+        centred = overload(real, layer=20, **here | {"centred": True})
+        found.append(fullest(f"real layer 20 less its mean, {steps} steps", centred, at_most=2))
+        grown = (doublings(it(real, layer=20, **here)) for it in (overload, start))
+        words = f"real layer 20, {steps} steps, no balance: doublings more than before training"
+        found.append(Finding(words, less(*grown), at_least=0, possible=(-3, 3)))
+    two = overload(real, arm="none", layer=20, k=2, centred=False, steps=150)
+    return [*found, fullest("real layer 20, top-2, 150 steps, no balance", two, at_least=1, most=2)]
+
+
+def _upcycled(small: list[dict]) -> list[Finding]:
+    """Copies of a trained layer, two of eight a token."""
+    found = []
+    for rate, steps in UPCYCLED_RUNS:
+        plain = overload(small, task="upcycle", arm="none", k=2, rate=rate, steps=steps)
+        words = f"upcycled story model, rate {rate:g}, {steps} steps, no balance"
+        found.append(fullest(words, plain, at_least=1, most=2))
+    evened = overload(small, task="upcycle", arm="aux 0.1", k=2, rate=1e-3, steps=600)
+    return [*found, fullest("the last with auxiliary loss 0.1", evened, at_most=0.5, most=2)]
+
+
 def _loss(small: list[dict], real: list[dict]) -> list[Finding]:
-    """Does evening the load pay, and what is a mixture worth? A loss that is level is within 0.03 nats."""
+    """Does evening the load pay, and what is a mixture worth? Level: within 0.03 nats."""
     found = []
     for steps in STEPS:
         here = {"task": "small", "steps": steps}
-        pairs = [("aux 0.1", "none", 0.0), ("bias 0.01", "none", 0.0), ("aux 0.1", "none", 1.0)]
-        for one, other, dose in pairs:
-            what = f"small decoder, {steps} steps, dose {dose:g}: nats that {one} loses more than {other}"
-            found.append(Finding(what, more(small, one, other, dose=dose, **here), at_least=-0.03, at_most=0.03))
+        for one, dose in [("aux 0.1", 0.0), ("bias 0.01", 0.0), ("aux 0.1", 1.0)]:
+            words = f"small decoder, {steps} steps, dose {dose:g}: nats that {one} loses more than no balance"
+            found.append(Finding(words, more(small, one, "none", dose=dose, **here), at_least=-0.03, at_most=0.03))
         for dense in ("dense active", "dense total"):
-            what = f"small decoder, {steps} steps: nats that top-1 without balance loses more than {dense}"
-            found.append(Finding(what, more(small, "none", dense, **here), at_least=0))
-        lost = more(real, "aux 0.1", "none", layer=20, centred=False, steps=steps)
-        what = f"real layer 20, {steps} steps: share of the variance that aux 0.1 misses more than no balance"
-        found.append(Finding(what, lost, at_least=0))
+            words = f"small decoder, {steps} steps: nats that top-1 without balance loses more than {dense}"
+            found.append(Finding(words, more(small, "none", dense, **here), at_least=0))
+    for layer in (3, 11, 20):
+        lost = more(real, "aux 0.1", "none", layer=layer, centred=False, steps=600)
+        words = f"real layer {layer}, 600 steps: share of the variance that aux 0.1 misses more than no balance"
+        found.append(Finding(words, lost, at_most=0))
     strong = more(small, "aux 1", "aux 0.01", task="small", steps=150)
     return [*found, Finding("small decoder, 150 steps: nats that aux 1 loses more than aux 0.01", strong, at_least=0)]
 
 
-def _upcycled(small: list[dict]) -> list[Finding]:
-    """Copies of a trained layer: top-2, so that 4 even shares are the most."""
-    found = []
-    for rate, steps in UPCYCLED_RUNS:
-        plain = overload(small, arm="none", rate=rate, steps=steps, **UPCYCLED)
-        what = f"upcycled story model, rate {rate:g}, {steps} steps, no balance: {OVERLOAD}"
-        found.append(Finding(what, plain, at_least=2.5, possible=(1, 4)))
-    evened = overload(small, arm="aux 0.1", rate=1e-3, steps=600, **UPCYCLED)
-    return [*found, Finding(f"the last with auxiliary loss 0.1: {OVERLOAD}", evened, at_most=1.5, possible=(1, 4))]
-
-
 def _told(small: list[dict]) -> list[Finding]:
     """Balanced is not specialised: what the expert tells of the kind of document, nats, the layers' mean."""
-    here = {"task": "small", "steps": 150}
 
     def nats(arm, name="domain"):
-        return mean(small, name, arm=arm, **here)
+        return mean(small, name, task="small", arm=arm, steps=150)
 
+    none, words = nats("none"), "small decoder, 150 steps: nats that the expert tells of the kind of document"
     return [
-        Finding("150 steps: nats that the expert tells of the kind, no balance", nats("none"), at_least=0.03),
-        Finding(
-            "and of these what the token alone does not tell",
-            less(nats("none"), nats("none", "domain_by_token")),
-            at_least=0,
-        ),
-        Finding("less with aux 1 than with no balance", less(nats("none"), nats("aux 1")), at_least=0.02),
-        Finding("less with a hash, which is even, than with no balance", less(nats("none"), nats("hash")), at_least=0),
-        Finding("more with a trained router than with a frozen one", less(nats("none"), nats("frozen")), at_least=0),
+        Finding(f"{words}, no balance", none, at_least=0.03),
+        Finding(f"{words}, beyond what the token tells", less(none, nats("none", "domain_by_token")), at_least=0),
+        Finding(f"{words}, more than with aux 1", less(none, nats("aux 1")), at_least=0.02),
+        Finding(f"{words}, more than with a hash, which is even", less(none, nats("hash")), at_least=0),
+        Finding(f"{words}, more than with a frozen router", less(none, nats("frozen")), at_least=0),
     ]
-
-
-UPCYCLED_RUNS = [(3e-4, 150), (1e-3, 150), (3e-3, 150), (1e-3, 600)]

@@ -225,12 +225,22 @@ TRIED = [
     *runs(LONG, 1, [3e-3, 1e-2, 3e-2], [0]),
     *runs(UPCYCLED, 0, [3e-4, 1e-3, 3e-3], [0]),
 ]
+SLOW = [it for it in SHORT if it not in FAST]
+LAST = [it for it in LONG if it["arm"] not in ("aux 0.01", "choice", "bias 0.1")]
+JUDGED = [
+    *runs(SLOW, 0, [1e-2], JUDGES),
+    *runs(FAST, 0, [3e-2], JUDGES),
+    *runs(LAST, 1, [1e-2], JUDGES),
+    *runs(UPCYCLED, 0, [1e-3], JUDGES),
+    *runs(UPCYCLED[:1], 0, [3e-3], JUDGES),
+    *runs(UPCYCLED, 1, [1e-3], JUDGES),
+]
 QUICK = [TOP_1[1], *TOP_1[6:12], TOP_2[0], WHOLE[1], TOP_1[-1], UPCYCLED[0]]
 SWEEP = Sweep(
     __file__,
     "moe",
     run,
-    jobs=TRIED,
+    jobs=TRIED + JUDGED,
     quick=[one | {"rate": 1e-2, "steps": 3, "seed": 0} for one in QUICK],
     cost=lambda job: job["steps"] * {"small": 1, "upcycle": 7}[job["task"]],
     comparable=lambda job: job["steps"] <= STEPS[0],
