@@ -25,6 +25,7 @@ KINDS = ("own", "docs", "code")
 WINDOW, TRAINED, JUDGED = 256, 16, 4  # tokens of a window; windows of each kind to train on, and to judge by
 BATCH = 256  # tokens a step
 D_HIDDEN = 32  # of one expert
+SEEN = ("norm_2", "feed_forward")
 
 
 class States(NamedTuple):
@@ -54,19 +55,23 @@ def windows() -> torch.Tensor:
 def states() -> dict[int, tuple[States, States]]:
     """By layer, what to train on and what to judge by. What the layer is given and what it answers are each divided by
     one number, the root of the mean square of what is trained on: all layers' are of size 1."""
-    model, found = load_smollm2()[0], {}
-    rows = windows().flatten(0, 1)
-    seen = [look(model, part, ["norm_2", "feed_forward"], last=1) for part in rows.split(4)]
+    model, rows, found = load_smollm2()[0], windows().flatten(0, 1), {}
+    seen = [_seen(model, part) for part in rows.split(4)]
     kinds = torch.arange(len(KINDS)).repeat_interleave(TRAINED + JUDGED)[:, None].expand_as(rows)
     judged = (torch.arange(len(rows)) % (TRAINED + JUDGED)) >= TRAINED
-    for layer in LAYERS:
-        x, y = (torch.cat([part[name][layer] for part in seen]) for name in ("norm_2", "feed_forward"))
+    for at, layer in enumerate(LAYERS):
+        x, y = (torch.cat([part[name][at] for part in seen]) for name in SEEN)
         parts = [
             States(*(each[which, 1:].flatten(0, 1) for each in (x, y, kinds, rows))) for which in (~judged, judged)
         ]
         sizes = [each.square().mean().sqrt() for each in parts[0][:2]]
         found[layer] = tuple(part._replace(x=part.x / sizes[0], y=part.y / sizes[1]) for part in parts)
     return found
+
+
+def _seen(model: nn.Module, rows: torch.Tensor) -> dict[str, list[torch.Tensor]]:
+    """Of `LAYERS` alone: of all thirty, the texts would fill the memory."""
+    return {name: [layers[at] for at in LAYERS] for name, layers in look(model, rows, SEEN, last=1).items()}
 
 
 def new_mixture(job: dict) -> MoE:
