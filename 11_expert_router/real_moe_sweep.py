@@ -35,22 +35,28 @@ def runs(arms: list[dict], length: int, rates: list[float], seeds: Iterable[int]
 
 ONE = arms(["none", "aux 0.1", "frozen"])  # expert a token
 TWO = arms(["none"], k=2)
-BIASED = [it for it in arms(["bias 0.01", "bias 0.1"]) if not it["centred"] and it["layer"] != 3]
+BIASED = [it for it in arms(["bias 0.01"]) if not it["centred"] and it["layer"] == 20]
 LONG = [it for it in ONE if it["arm"] == "none" or (it["arm"] == "aux 0.1" and not it["centred"])]
 TRIED = [
     *runs(ONE + TWO, 0, [1e-3, 3e-3, 1e-2], [0]),
     *runs(LONG + TWO, 0, [3e-2], [0]),
     *runs([it for it in LONG if it["arm"] == "none"], 0, [1e-2], [1, 2]),
     *runs(BIASED, 0, [3e-3, 1e-2, 3e-2], [0]),
-    *runs(LONG, 1, [1e-3, 3e-3, 1e-2, 3e-2], [0]),
-    *runs(BIASED, 1, [1e-3, 3e-3, 1e-2], [0]),
+    *runs(LONG + BIASED, 1, [1e-3, 3e-3, 1e-2, 3e-2], [0]),
+]
+FASTER = [it for it in LONG if it["layer"] == 20 and (it["centred"] or it["arm"] == "aux 0.1")] + BIASED
+SLOWER = [it for it in LONG if it not in FASTER]
+JUDGED = [
+    *runs(LONG + BIASED + TWO, 0, [1e-2], JUDGES),
+    *runs(SLOWER, 1, [3e-3], JUDGES),
+    *runs(FASTER, 1, [1e-2], JUDGES),
 ]
 
 SWEEP = Sweep(
     __file__,
     "real_moe",
     imitate,
-    jobs=TRIED,
+    jobs=TRIED + JUDGED,
     quick=[one | {"rate": 1e-2, "steps": 3, "seed": 0} for one in (ONE[0], ONE[4], TWO[1])],
     cost=lambda job: job["steps"],
     comparable=lambda job: job["steps"] <= STEPS[0],
