@@ -3,7 +3,7 @@
 Writes results/real_moe.json, which the notebook shows. A mixture of eight small experts learns to answer as one
 feed-forward layer of SmolLM2-135M-Instruct (4-bit weights) does, see `moe_real`. Training is `shared.training.fit`:
 AdamW with betas 0.9 and 0.95, weight decay 0.1, gradients clipped at 1, a tenth of the steps to warm up and a cosine
-down to a tenth. Seeds below 10 try rates; those from 10 up are to judge, and were not run yet.
+down to a tenth. Seeds below 10 try rates; those from 10 up judge: `JUDGED`, which is not among the stored runs yet.
 """
 
 import sys
@@ -15,6 +15,7 @@ from shared.sweeps import Sweep, main
 from shared.texts import FILES
 
 STEPS = [150, 600]
+JUDGES = [10, 11, 12, 13, 14]
 
 
 def arms(names: Iterable[str], k: int = 1) -> list[dict]:
@@ -42,6 +43,13 @@ TRIED = [
     *runs([it for it in LONG if it["arm"] == "none"], 0, [1e-2], [1, 2]),
     *runs(BIASED, 0, [3e-3, 1e-2, 3e-2], [0]),
     *runs(LONG + BIASED, 1, [1e-3, 3e-3, 1e-2, 3e-2], [0]),
+]
+FASTER = [it for it in LONG if it["layer"] == 20 and (it["centred"] or it["arm"] == "aux 0.1")] + BIASED
+SLOWER = [it for it in LONG if it not in FASTER]
+JUDGED = [
+    *runs(LONG + BIASED + TWO, 0, [1e-2], JUDGES),
+    *runs(SLOWER, 1, [3e-3], JUDGES),
+    *runs(FASTER, 1, [1e-2], JUDGES),
 ]
 
 SWEEP = Sweep(
