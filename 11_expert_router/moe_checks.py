@@ -656,7 +656,12 @@ CHECKS = [
         _check_router_gradient,
         "By which way does a gradient come to the router? What is the gate if k is 1?",
     ),
-    Check("in bfloat16 the router still computes in float32", _check_precision, "What is converted, and when?"),
+    Check(
+        "in bfloat16 the router still computes in float32",
+        _check_precision,
+        "What is converted, and when?",
+        about=["Router.forward"],
+    ),
     Check(
         "dropped routes add nothing, and are recorded as wanted",
         _check_dropped,

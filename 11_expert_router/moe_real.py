@@ -1,8 +1,9 @@
 """A small mixture that learns to answer as a feed-forward layer of the real model does, on that layer's own inputs.
 
 Are a real model's states such that experts collapse by themselves? The mixture is given what the layer is given, and
-trained on what the layer answers; its router is given the same, or the same less the mean over all tokens. Texts are of
-three kinds: our own prose, Python's documentation, and code. The first token of each window is left out: what a layer
+trained on what the layer answers; its router is given the same, or the same less the mean over all tokens, or, as a
+control, less a random vector of the mean's length. Texts are of three kinds: our own prose, Python's documentation, and
+code. The first token of each window is left out: what a layer
 answers there is up to a thousand times as large as elsewhere.
 """
 
@@ -22,9 +23,11 @@ from shared.training import fit
 
 LAYERS = (3, 11, 20)
 KINDS = ("own", "docs", "code")
-WINDOW, TRAINED, JUDGED = 256, 16, 4  # tokens of a window; windows of each kind to train on, and to judge by
+WINDOW = 256  # tokens
+WINDOWS = (16, 4)  # of each kind, to train on and to judge by
 BATCH = 256  # tokens a step
 D_HIDDEN = 32  # of one expert
+AS_IS, LESS_MEAN, LESS_RANDOM = "as it is", "less its mean", "less a random vector"  # what a router is given
 SEEN = ("norm_2", "feed_forward")
 
 
@@ -41,9 +44,9 @@ class States(NamedTuple):
 
 
 @functools.cache
-def windows() -> torch.Tensor:
-    """Tokens of each kind's windows: (kinds, TRAINED + JUDGED, WINDOW). Of our own, two of each of ten texts."""
-    tokenizer, all_texts, n = load_smollm2()[1], texts(), TRAINED + JUDGED
+def windows(n: int) -> torch.Tensor:
+    """Tokens of each kind's n windows: (kinds, n, WINDOW). Of our own, two of each of n / 2 texts."""
+    tokenizer, all_texts = load_smollm2()[1], texts()
 
     def cut(name: str, n: int) -> torch.Tensor:
         return torch.tensor(tokenizer.encode(all_texts[name]))[: n * WINDOW].view(n, WINDOW)
@@ -52,13 +55,15 @@ def windows() -> torch.Tensor:
 
 
 @functools.cache
-def states() -> dict[int, tuple[States, States]]:
-    """By layer, what to train on and what to judge by. What the layer is given and what it answers are each divided by
-    one number, the root of the mean square of what is trained on: all layers' are of size 1."""
-    model, rows, found = load_smollm2()[0], windows().flatten(0, 1), {}
+def states(n_trained: int, n_judged: int) -> dict[int, tuple[States, States]]:
+    """By layer, what to train on and what to judge by: so many windows of each kind. What the layer is given and what
+    it answers are each divided by one number, the root of the mean square of what is trained on: all layers' are of
+    size 1."""
+    n = n_trained + n_judged
+    model, rows, found = load_smollm2()[0], windows(n).flatten(0, 1), {}
     seen = [_seen(model, part) for part in rows.split(4)]
-    kinds = torch.arange(len(KINDS)).repeat_interleave(TRAINED + JUDGED)[:, None].expand_as(rows)
-    judged = (torch.arange(len(rows)) % (TRAINED + JUDGED)) >= TRAINED
+    kinds = torch.arange(len(KINDS)).repeat_interleave(n)[:, None].expand_as(rows)
+    judged = torch.arange(len(rows)) % n >= n_trained
     for at, layer in enumerate(LAYERS):
         x, y = (torch.cat([part[name][at] for part in seen]) for name in SEEN)
         parts = [
@@ -74,44 +79,62 @@ def _seen(model: nn.Module, rows: torch.Tensor) -> dict[str, list[torch.Tensor]]
     return {name: [layers[at] for at in LAYERS] for name, layers in look(model, rows, SEEN, last=1).items()}
 
 
-def new_mixture(job: dict) -> MoE:
-    """A job's mixture, its matrices drawn from N(0, 1 / fan-in)."""
+def shift_of(job: dict, x: torch.Tensor) -> torch.Tensor | None:
+    """What is added to what the router is given, (d,); None for nothing. The random vector is another for each seed."""
+    mean = x.mean(dim=0)
+    if job["given"] == LESS_RANDOM:
+        random = torch.randn(len(mean), generator=torch.Generator().manual_seed(job["seed"]))
+        return -random * mean.norm() / random.norm()
+    return -mean if job["given"] == LESS_MEAN else None
+
+
+def new_mixture(job: dict, x: torch.Tensor) -> nn.Module:
+    """A job's mixture, or what is dense in its place, its matrices drawn from N(0, 1 / fan-in). x: (N, d), what it will
+    be given."""
     torch.manual_seed(job["seed"])
-    arm, x = ARMS[job["arm"]], states()[job["layer"]][0].x
-    shift = -x.mean(dim=0) if job["centred"] else None
-    mixture = slot(arm, job["n_experts"], job["k"], D_HIDDEN, shift)(x.shape[1])
+    arm = ARMS[job["arm"]]
+    mixture = slot(arm, job["n_experts"], job["k"], D_HIDDEN, shift_of(job, x))(x.shape[1])
     for matrix in mixture.parameters():
         nn.init.normal_(matrix, std=matrix.shape[1] ** -0.5)
     return ready(arm, mixture)
 
 
 def imitate(job: dict) -> dict:
-    """Train a mixture and judge it. job: layer, arm, n_experts, k, centred, rate, steps and seed.
+    """Train a mixture and judge it. job: layer, arm, n_experts, k, given, rate, steps, seed, and windows if they are
+    others than `WINDOWS`.
 
-    loss: the mean square of what it misses, as a part of the answers' variance, on the texts that judge.
+    loss: see `missed`, on the texts that judge.
     """
-    trained, judges = states()[job["layer"]]
-    mixture, generator = new_mixture(job), torch.Generator().manual_seed(job["seed"])
+    trained, judges = states(*job.get("windows", WINDOWS))[job["layer"]]
+    mixture, generator = new_mixture(job, trained.x), torch.Generator().manual_seed(job["seed"])
 
     def batch():
         which = torch.randint(len(trained.x), (BATCH,), generator=generator)
         return trained.x[which], trained.y[which]
 
-    how = {"loss": loss_of(ARMS[job["arm"]], imitation_loss), "watch": lambda: load_of(mixture), "label": None}
-    history = fit(mixture, batch, job["steps"], job["rate"], **how)
+    dense = "dense" in job["arm"]
+    how = {"loss": loss_of(ARMS[job["arm"]], imitation_loss), "watch": lambda: {} if dense else load_of(mixture)}
+    history = fit(mixture, batch, job["steps"], job["rate"], label=None, **how)
     if history.stopped:
         return {"loss": None}
+    if dense:
+        return {"loss": missed(mixture, judges)}
     seen = {f"{name}_by_step": [it[name] for it in history.watched] for name in ("largest", "evenness", "dead")}
     return judged(mixture, judges) | seen
 
 
 @torch.no_grad()
+def missed(model: nn.Module, judges: States) -> float:
+    """The mean square of what a model misses, as a part of the answers' variance."""
+    return round(((model(judges.x) - judges.y).square().mean() / judges.y.var(dim=0, correction=0).mean()).item(), 5)
+
+
+@torch.no_grad()
 def judged(mixture: MoE, judges: States) -> dict:
     """The loss, the load, the mean cosine between what the router is given of two tokens, and what its choice tells."""
-    missed = (mixture(judges.x) - judges.y).square().mean()
-    variance = judges.y.var(dim=0, correction=0).mean()
+    found = {"loss": missed(mixture, judges)}
     cosine = mean_cosine(judges.x + getattr(mixture, "shift", 0))
     sizes = (len(KINDS), int(judges.tokens.max()) + 1)
-    found = {"loss": round((missed / variance).item(), 5), "cosine": round(cosine, 4)}
+    found |= {"cosine": round(cosine, 4)}
     (layer,) = mixtures(mixture)
     return found | load_of(layer) | told(judges.kinds, judges.tokens, layer.record, sizes)
