@@ -43,15 +43,18 @@ def _rivers(helper, caller, arms):
             seen.append(torch.stack([shares(layer.record, real) for layer in layers(model)]))
 
         model, losses = caller.train(watch=watch, **how)
-        lines += [f"{name}:", _row("step", [range(len(losses))[at] for at in LOOKS])]
+        settings = {"k": caller.K, "balance": caller.BALANCE, "speed": caller.SPEED} | how
+        told_of = "experts a token {k}, coefficient {balance:g}, move of the bias {speed:g}".format(**settings)
+        lines += [f"{name}: {told_of}", _row("step", [range(len(losses))[at] for at in LOOKS])]
         lines.append(_row("loss of the step", [f"{losses[at]:.2f}" for at in LOOKS]))
         lines.append(_row("balance loss, mean of layers", [f"{told[at]:.2f}" for at in LOOKS]))
         for layer in range(caller.LAYERS):
             lines.append(_row(f"largest share, layer {layer}", [f"{seen[at][layer].max():.2f}" for at in LOOKS]))
-        lines.append(_row("most wanted, last steps", [int(it[0].argmax()) for it in seen[-6:]]))
+        most = " ".join(str(int(it[0].argmax())) for it in seen[-6:])
+        lines.append(f"layer 0, the most wanted expert in the last six steps: {most}")
         biases = torch.stack([layer.bias for layer in layers(model)])
-        lines.append(_row("biases, least and largest", [f"{biases.min():.2f}", f"{biases.max():.2f}"]) + "\n")
-        if len(lines) < 10:
+        lines.append(f"at the end, of both layers: least bias {biases.min():.2f}, largest {biases.max():.2f}\n")
+        if name == next(iter(arms)):
             for layer, axis in enumerate(figure.axes):
                 _river(axis, torch.stack(seen)[:, layer], f"{name}: layer {layer}")
     return Evidence("\n".join(lines).rstrip(), figure)
@@ -97,17 +100,17 @@ def balances(helper, caller):
         "two have half each": even % 2,
         "one has all": even * 0,
     }
-    lines.append(_row("", ["one layer", "two alike", "two unlike"]))
+    lines.append(_row("", ["one layer", "two alike", "two unlike"], 12))
     for name, chosen in states.items():
         records = [_record(helper, (chosen + shift) % E, E) for shift in (0, E // 2)]
         one = float(helper.balance_loss(records[0].scores, records[0].wanted))
         pairs = [_told(helper, caller, pair) for pair in ((records[0], records[0]), records)]
-        lines.append(_row(name, [f"{it:.2f}" for it in (one, *pairs)]))
+        lines.append(_row(name, [f"{it:.2f}" for it in (one, *pairs)], 12))
     logits = torch.randn(n, E, generator=torch.Generator().manual_seed(0)).requires_grad_()
     scores = helper.scores_of(logits)
     value = helper.balance_loss(scores, helper.routes_of(*helper.top_k(scores, 1)))
     slope = torch.autograd.grad(value, logits)[0].norm() if value.requires_grad else 0
-    lines.append(f"random logits: {float(value):.3f}, its gradient at the logits is of length {slope:.1g}")
+    lines.append(f"random logits: {value.item():.3f}, its gradient at the logits is of length {slope:.1g}")
     return Evidence("\n".join(lines))
 
 
@@ -154,7 +157,8 @@ def domains(helper, caller):
     model(ids[-1:, : len(words)])
     best = layers(model)[1].record.scores.argmax(dim=-1).tolist()
     told = " ".join(f"{word}:{expert}" for word, expert in zip(words, best, strict=True))
-    lines += ["", "a text, and of each word the expert with its largest score", *textwrap.wrap(told, 110)]
+    lines += ["", "a text, and of each word the expert with its largest score, before the bias"]
+    lines += textwrap.wrap(told, 110)
     return Evidence("\n".join(lines))
 
 
@@ -210,7 +214,7 @@ def beside(helper, caller):
 
 def layouts(helper, caller):
     """How far layers that others wrote are from what they give where they come from."""
-    lines = ["50 tokens: largest gap of what a layer puts out from what the other program gives, over the largest"]
+    lines = ["50 tokens: largest gap of a layer's outputs to the other program's, as a part of the largest output"]
     lines.append(_row("experts", SIZES))
     for k in (1, 2, 4):
         lines.append(_row(f"k {k}", [f"{file_gap(caller, E, k):.0e}" for E in SIZES]))

@@ -28,14 +28,16 @@ TOP_1 += [*arms("aux 0.01"), *arms("aux 0.1"), *arms("bias 0.01"), *arms("dense 
 TOP_2 = [*arms("none", k=2), *arms("none", LESS_MEAN, k=2)]
 TRIED = [*runs(TOP_1 + TOP_2, 0, [1e-3, 3e-3, 1e-2, 3e-2], [0]), *runs(TOP_1, 1, [1e-3, 3e-3, 1e-2, 3e-2], [0])]
 
-# At 600 steps most arms are best at 0.003, these at 0.01; at 150 all at 0.01
-FASTER = [*arms("dense active"), *arms("dense total", layers=(11,))]
-FASTER += [*arms("none", LESS_MEAN, layers=(20,)), *arms("aux 0.01", layers=(20,))]
+# At 600 steps most arms are best at 0.003, FASTER at 0.01; at 150 most at 0.01, EARLY at 0.003
+FASTER = [*arms("dense active"), *arms("dense total", layers=(11,)), *arms("aux 0.01", layers=(20,))]
+FASTER += [*arms("none", LESS_MEAN, layers=(20,)), *arms("none", LESS_RANDOM, layers=(11,))]
 SLOWER = [it for it in TOP_1 if it not in FASTER]
+EARLY = arms("bias 0.01", layers=(3, 11))
 ASKED = [*arms("none", layers=(11, 20)), *arms("aux 0.1", layers=(11, 20)), *arms("bias 0.01", layers=(20,))]
 ASKED += [it for given in (LESS_MEAN, LESS_RANDOM) for it in arms("none", given, layers=(11, 20))]
 JUDGED = [
-    *runs(TOP_1 + TOP_2, 0, [1e-2], JUDGES),
+    *runs([it for it in TOP_1 + TOP_2 if it not in EARLY], 0, [1e-2], JUDGES),
+    *runs(EARLY, 0, [3e-3], JUDGES),
     *runs(SLOWER, 1, [3e-3], JUDGES),
     *runs(FASTER, 1, [1e-2], JUDGES),
     *runs(ASKED, 0, [1e-2], FRESH),

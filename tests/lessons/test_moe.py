@@ -8,6 +8,7 @@ import moe
 import moe_experts
 import pytest
 import torch
+from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moe_checks import EXERCISES
@@ -175,25 +176,6 @@ def test_the_penalty_alone_evens_a_collapsed_router():
     assert largest[0] > 0.5 and largest[-1] < 0.25
 
 
-def kept_by_gate(experts, gates, n_experts, room):
-    order = gates.argsort(descending=True)
-    arrived = F.one_hot(experts[order], n_experts).cumsum(dim=0).gather(1, experts[order, None])[:, 0]
-    return torch.empty(len(gates), dtype=torch.bool).scatter(0, order, arrived <= room)
-
-
-def group_limited(scores, k, groups, kept):
-    by_group = scores.unflatten(-1, (groups, -1))  # (N, groups, E / groups)
-    best = by_group.amax(dim=-1).topk(kept, dim=-1).indices
-    closed = torch.ones(by_group.shape[:2], dtype=torch.bool).scatter(1, best, False)
-    return by_group.masked_fill(closed[..., None], -torch.inf).flatten(1).topk(k, dim=-1).indices
-
-
-def sequence_balance_loss(scores, chosen):
-    E = scores.shape[-1]
-    shares = F.one_hot(chosen, E).to(scores).mean(dim=(1, 2))  # (B, E)
-    return E * (shares * scores.mean(dim=1)).sum(dim=-1).mean()
-
-
-def test_the_exercises_can_be_solved():
-    solved = {"kept_by_gate": kept_by_gate, "group_limited": group_limited}
-    assert examine(SimpleNamespace(**solved, sequence_balance_loss=sequence_balance_loss), EXERCISES).passes
+def test_the_folded_solutions_pass():
+    """As a reader sees them."""
+    assert examine(SimpleNamespace(**solutions(moe, "moe_vis.ipynb", torch=torch, F=F)), EXERCISES).passes
