@@ -7,8 +7,9 @@
 
 A model's mixtures are judged together, by their worse layer: which of two layers is the uneven one is up to the seed.
 
-The verdict was first to be decided by `first`: how far a load is from even, the mean of five seeds. Of these ten rules
-three are missed, since how far experts collapse varies from seed to seed by as much as the rule left room for. So the
+The verdict was first to be decided by `first`: how far a load is from even, the mean of five seeds. Of these
+fourteen rules five are missed, since how far experts collapse varies from seed to seed by more than the rules left room
+for. So the
 question became how often they do: `supports` and `limits`, written then, are asked of ten seeds that were not yet run.
 """
 
@@ -94,11 +95,11 @@ def fullest(words: str, overloads: list[float], at_least=None, at_most=None, mos
     return Finding(f"{words}: {FULLEST}", doublings(overloads), possible=(0, most), **bounds)
 
 
-HALF = "share of ten seeds in which one of eight experts has half of all tokens"
+SEEDS = "share of ten seeds that collapse"
 
 
 def collapsed(rows: list[dict], **job) -> float:
-    """The share of the fresh seeds in which one expert has half of all tokens. If a coin decided, eight of ten or more
+    """The share of the fresh seeds that collapse: one expert has half of all tokens or more. If a coin decided, eight of ten or more
     would come in 1 of 18 cases, and two or fewer in as many."""
     fresh = overload(rows, seeds=FRESH, **job)
     return sum(it >= job.get("n_experts", 8) / 2 for it in fresh) / len(fresh)
@@ -106,7 +107,7 @@ def collapsed(rows: list[dict], **job) -> float:
 
 def often(words: str, share: float, at_least=None, at_most=None, when="") -> Finding:
     """A finding about how many of the fresh seeds collapse."""
-    return Finding(f"{words}: {HALF}", share, at_least=at_least, at_most=at_most, when=when, possible=(0, 1))
+    return Finding(f"{words}: {SEEDS}", share, at_least=at_least, at_most=at_most, when=when, possible=(0, 1))
 
 
 def supports(small: list[dict], real: list[dict]) -> list[Finding]:
