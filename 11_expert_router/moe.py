@@ -32,7 +32,7 @@ from torch.nn import functional as F
 def scores_of(logits: torch.Tensor, kind: str = "softmax") -> torch.Tensor:
     """How much each token wants each expert, (N, E): "softmax" over experts, or "sigmoid", each by itself.
 
-    In float32 or better: bfloat16 has three digits, and two near experts would tie. DeepSeek-V3 has the sigmoid.
+    In float32 or better: bfloat16 has two to three digits, and two near experts would tie. DeepSeek-V3 has the sigmoid.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     if kind not in ("softmax", "sigmoid"):

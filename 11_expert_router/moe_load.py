@@ -25,7 +25,7 @@ def load_shares(record: Record) -> torch.Tensor:
 
 
 def largest(shares: torch.Tensor) -> float:
-    """The share of the expert that has most: 1 / E if even, 1 / k if the same k have all."""
+    """The share of the expert that has most: 1 / E if even, 1 / k if it is among every token's k."""
     return shares.max().item()
 
 

@@ -9,8 +9,8 @@ A model's mixtures are judged together, by their worse layer: which of two layer
 
 The verdict was first to be decided by `first`: how far a load is from even, the mean of five seeds. Of these
 fourteen rules five are missed, since how far experts collapse varies from seed to seed by more than the rules left room
-for. So the
-question became how often they do: `supports` and `limits`, written then, are asked of ten seeds that were not yet run.
+for. So the question became how often they do: `supports` and `limits`, written then, are asked of ten seeds that were
+not yet run.
 """
 
 import math
@@ -44,7 +44,7 @@ def layers(row: dict, name: str) -> list[float]:
 
 
 def overload(rows: list[dict], seeds: Iterable[int] = JUDGES, **job) -> list[float]:
-    """How many even shares the fullest expert has, in the worse layer: 1 if even, E / k if the same k have all."""
+    """How many even shares the fullest expert has, in the worse layer: 1 if even, E / k if every token has it."""
     return by_seed(rows, lambda row: row["n_experts"] * max(layers(row, "largest")), seeds, **job)
 
 
@@ -99,8 +99,8 @@ SEEDS = "share of ten seeds that collapse"
 
 
 def collapsed(rows: list[dict], **job) -> float:
-    """The share of the fresh seeds that collapse: one expert has half of all tokens or more. If a coin decided, eight of ten or more
-    would come in 1 of 18 cases, and two or fewer in as many."""
+    """The share of the fresh seeds that collapse: one expert has half of all tokens or more. If a coin decided, eight
+    of ten or more would come in 1 of 18 cases, and two or fewer in as many."""
     fresh = overload(rows, seeds=FRESH, **job)
     return sum(it >= job.get("n_experts", 8) / 2 for it in fresh) / len(fresh)
 
