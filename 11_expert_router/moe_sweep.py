@@ -11,7 +11,8 @@ a small model are given besides; 1: as large as what a token brings. 0 is the pl
 Training is `shared.training.fit`: AdamW with betas 0.9 and 0.95, weight decay 0.1 on matrices, gradients clipped at 1,
 a tenth of the steps to warm up and a cosine down to a tenth. Two lengths, the second four times the first. Seeds below
 10 try rates. Seeds from 10 up are trained at each arm's best one alone, so that what is said of an arm is not said by
-the seeds that chose its rate.
+the seeds that chose its rate; but for the upcycled model, which loses least where it is trained least, and is judged at
+two rates above its best.
 """
 
 import functools
