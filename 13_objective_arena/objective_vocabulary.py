@@ -8,49 +8,48 @@ import torch
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """Which ids are words, 0 to n_words - 1, and which are special, all that follow.
+    """The ids of words, one after another, and of what is special.
 
-    Vocabulary(100, n_sentinels=4): padding 100, mask 101, end 102, prefix 103, suffix 104, middle 105, sentinels 106
-    to 109; size 110.
+    padding: fills a row up; it is never seen and never asked for. mask: stands for a hidden word. end: ends a middle.
+    marks: what stands before a prefix, a suffix and a middle. sentinels: what stands for the first hidden span, the
+    second and so on; n spans need n + 1. Raises ValueError if an id has two meanings.
     """
 
-    n_words: int
-    n_sentinels: int = 0
+    words: range
+    padding: int
+    mask: int
+    end: int
+    marks: tuple[int, int, int]
+    sentinels: Sequence[int] = ()
 
-    @property
-    def padding(self) -> int:
-        """Fills a row up; it is never seen and never asked for."""
-        return self.n_words
-
-    @property
-    def mask(self) -> int:
-        """Stands for a hidden word."""
-        return self.n_words + 1
-
-    @property
-    def end(self) -> int:
-        """Ends a middle that was written."""
-        return self.n_words + 2
-
-    @property
-    def marks(self) -> tuple[int, int, int]:
-        """What stands before the prefix, the suffix and the middle."""
-        return self.n_words + 3, self.n_words + 4, self.n_words + 5
+    def __post_init__(self):
+        special = [self.padding, self.mask, self.end, *self.marks, *self.sentinels]
+        if twice := [i for i in special if special.count(i) > 1 or i in self.words or i < 0]:
+            raise ValueError(f"special id {twice[0]} is another's too, or negative: words are {self.words}")
 
     @property
     def size(self) -> int:
-        """How many ids there are."""
-        return self.n_words + 6 + self.n_sentinels
+        """How many ids a model must know."""
+        return 1 + max(self.words.stop - 1, self.padding, self.mask, self.end, *self.marks, *self.sentinels)
 
     def sentinel(self, i: int) -> int:
         """What stands for the i-th hidden span, from 0. Raises ValueError if there are too few."""
-        if not 0 <= i < self.n_sentinels:
-            raise ValueError(f"sentinel {i} of {self.n_sentinels}: n spans need n + 1, choose a larger n_sentinels")
-        return self.n_words + 6 + i
+        if i >= len(self.sentinels):
+            raise ValueError(f"sentinel {i} of {len(self.sentinels)}: n hidden spans need n + 1 sentinels")
+        return self.sentinels[i]
 
     def is_word(self, tokens: torch.Tensor) -> torch.Tensor:
         """True where a token is a word, and not special."""
-        return tokens < self.n_words
+        return (tokens >= self.words.start) & (tokens < self.words.stop)
+
+
+def numbered(n_words: int, n_sentinels: int = 0) -> Vocabulary:
+    """Words first, from 0, then what is special.
+
+    numbered(100, 4): padding 100, mask 101, end 102, marks 103 to 105, sentinels 106 to 109
+    """
+    n = n_words
+    return Vocabulary(range(n), n, n + 1, n + 2, (n + 3, n + 4, n + 5), range(n + 6, n + 6 + n_sentinels))
 
 
 def padded(texts: Sequence[Sequence[int]], vocabulary: Vocabulary) -> torch.Tensor:

@@ -145,7 +145,8 @@ def masked(
     """
     chosen = vocabulary.is_word(tokens) & (torch.rand(tokens.shape, generator=generator) < rate)
     fate = torch.rand(tokens.shape, generator=generator)
-    drawn = torch.randint(vocabulary.n_words, tokens.shape, generator=generator)
+    first, after_last = vocabulary.words.start, vocabulary.words.stop
+    drawn = torch.randint(first, after_last, tokens.shape, generator=generator)
     inputs = torch.where(chosen & (fate < mask_share + random_share), drawn, tokens)
     inputs = torch.where(chosen & (fate < mask_share), vocabulary.mask, inputs)
     return ask(inputs, tokens, sees_all(tokens.shape[1]), vocabulary, chosen)
