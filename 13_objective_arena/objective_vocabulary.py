@@ -61,3 +61,9 @@ def padded(texts: Sequence[Sequence[int]], vocabulary: Vocabulary) -> torch.Tens
 def rows_of(tokens: torch.Tensor, vocabulary: Vocabulary) -> list[list[int]]:
     """The texts without their padding."""
     return [[token for token in row if token != vocabulary.padding] for row in tokens.tolist()]
+
+
+def check_share(name: str, share: float) -> None:
+    """Raise ValueError for a number that is no share of a whole: 15 % is 0.15."""
+    if not 0 < share <= 1:
+        raise ValueError(f"{name} is {share}: expected a number above 0, at most 1")

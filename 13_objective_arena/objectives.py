@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from objective_vocabulary import Vocabulary, padded, rows_of
+from objective_vocabulary import Vocabulary, check_share, padded, rows_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -74,11 +74,11 @@ def ask(
     """A batch that asks for the targets at the positions `asked` (None: all), each of weight 1.
 
     Padding is never asked, never a target, and seen by itself alone: a softmax over nothing would be NaN.
-    Raises ValueError for tokens that are not (B, T), or have padding before a word.
+    Raises ValueError for padding before a token.
     """
     real = inputs != vocabulary.padding
-    if inputs.ndim != 2 or (real[:, 1:] & ~real[:, :-1]).any():
-        raise ValueError(f"tokens of shape {tuple(inputs.shape)}: expected (B, T), with padding on the right only")
+    if (wrong := real[:, 1:] & ~real[:, :-1]).any():
+        raise ValueError(f"row {int(wrong.nonzero()[0, 0])} has padding before a token: expected it on the right only")
     right = real & (targets != vocabulary.padding)
     asked = right if asked is None else right & asked
     seen = seen & real[:, None, :] | torch.eye(inputs.shape[1], dtype=torch.bool)
@@ -114,6 +114,7 @@ def right_to_left(tokens: torch.Tensor, vocabulary: Vocabulary) -> Batch:
 def ask_share(batch: Batch, share: float, generator: torch.Generator | None = None) -> Batch:
     """The same batch, asked at a share of its positions only, drawn one by one: a control for how many targets an
     objective has."""
+    check_share("share", share)
     dropped = torch.rand(batch.targets.shape, generator=generator) >= share
     weights = batch.weights.masked_fill(dropped, 0.0)
     return batch._replace(targets=batch.targets.masked_fill(dropped, IGNORE), weights=weights)
@@ -124,6 +125,7 @@ def hide(tokens: torch.Tensor, hidden: torch.Tensor, vocabulary: Vocabulary) -> 
 
     hide([[7, 8, 9]], [[0, 1, 0]]): inputs [[7, mask, 9]], targets [[IGNORE, 8, IGNORE]]
     """
+    hidden = hidden & (tokens != vocabulary.padding)
     inputs = tokens.masked_fill(hidden, vocabulary.mask)
     return ask(inputs, tokens, sees_all(tokens.shape[1]), vocabulary, hidden)
 
@@ -143,6 +145,7 @@ def masked(
 
     masked([[7, 8, 9]], rate=1), where chance chose mask, word 3 and stay: inputs [[mask, 3, 9]], targets [[7, 8, 9]]
     """
+    check_share("rate", rate)
     chosen = vocabulary.is_word(tokens) & (torch.rand(tokens.shape, generator=generator) < rate)
     fate = torch.rand(tokens.shape, generator=generator)
     first, after_last = vocabulary.words.start, vocabulary.words.stop
@@ -246,21 +249,23 @@ def draw_spans(
     mean_length: float = 3.0,
     generator: torch.Generator | None = None,
 ) -> torch.Tensor:
-    """Which words are hidden, (B, T) bool: in each text a share `rate` of its L words (at least one, not all), in
-    spans of `mean_length` on average. All ways to part the words into spans, and to lay these, are equally likely.
+    """Which words are hidden, (B, T) bool: in each text a share `rate` of its words, at least one, in spans of
+    `mean_length` on average. All ways to part the hidden words into spans, and to lay these, are equally likely.
 
     Spans never touch. (T5's own drawing, else the same, has a hidden span at the end of every text.)
     """
+    check_share("rate", rate)
     hidden = torch.zeros(tokens.shape, dtype=torch.bool)
-    for row, words in enumerate(rows_of(tokens, vocabulary)):
-        n = max(1, min(round(rate * len(words)), len(words) - 1))
+    for row, is_word in zip(hidden, vocabulary.is_word(tokens), strict=True):
+        words = is_word.nonzero()[:, 0]
+        n = max(1, round(rate * len(words)))
         spans = max(1, min(round(n / mean_length), n, len(words) - n + 1))
         ends = torch.randperm(n - 1, generator=generator)[: spans - 1].sort().values + 1
         sizes = torch.tensor([0, *ends, n]).diff()
         gaps = torch.randperm(len(words) - n + 1, generator=generator)[:spans].sort().values
-        at = gaps + sizes.cumsum(0) - sizes  # kept words before a span, and hidden ones
-        for start, size in zip(at.tolist(), sizes.tolist(), strict=True):
-            hidden[row, start : start + size] = True
+        starts = gaps + sizes.cumsum(0) - sizes  # the kept words before a span, and the hidden ones
+        for start, size in zip(starts.tolist(), sizes.tolist(), strict=True):
+            row[words[start : start + size]] = True
     return hidden
 
 
