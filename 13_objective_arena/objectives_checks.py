@@ -1,124 +1,42 @@
 """What a right `objectives.py` must do. Each check takes the module, so that a reader's functions and a patient can be
-asked the same. No two sizes are equal: 3 texts of 11, 8 and 5 words, no word twice in a text, in rows of 12; 23 words,
-of ids 7 to 29, with special ids on both sides; a decoder of 2 layers, 3 heads and 12 numbers a token.
+asked the same. The texts, and what each objective must ask of them, by hand: `objective_cases`.
 """
 
 import math
 from collections import Counter
 from functools import partial
 
+import objectives
 import torch
-from objective_vocabulary import Vocabulary, padded
+from objective_cases import (
+    CUTS,
+    END,
+    FLOAT,
+    HIDDEN,
+    LENGTHS,
+    MASK,
+    MASKING,
+    NEXT_TOKEN,
+    PADDING,
+    TEXTS,
+    TOKENS,
+    VOCABULARY,
+    WORDS,
+    T,
+    batch_by_hand,
+    hidden_positions,
+    makers,
+    middle_by_hand,
+    seeded,
+    small_model,
+    spans_by_hand,
+)
+from objective_vocabulary import padded
 from torch import nn
+from torch.nn import functional as F
 
 from shared.clinic import Check, difference, refusal
 from shared.hooks import hooked
-from shared.tiny_lm import TinyLM
-
-FLOAT = torch.float64
-WORDS = range(7, 30)
-VOCABULARY = Vocabulary(WORDS, padding=2, mask=0, end=5, marks=(3, 1, 31), sentinels=(30, 6, 33, 4))
-MASK, PADDING, END = VOCABULARY.mask, VOCABULARY.padding, VOCABULARY.end
-T = 12
-TEXTS = [
-    [9, 28, 14, 7, 22, 19, 11, 29, 16, 25, 12],
-    [24, 13, 8, 27, 20, 10, 15, 21],
-    [18, 26, 23, 17, 29],
-]
-TOKENS = padded([*TEXTS, [PADDING] * T], VOCABULARY)[:3]
-LENGTHS = [4, 1, 5]  # of prefixes; the last is the whole text
-CUTS = [[3, 7], [2, 2], [0, 4]]  # of middles; one is empty, one has no prefix
-HIDDEN = [{0, 1, 4, 7, 8, 9}, {2, 3, 7}, {1}]
-NEXT_TOKEN = ("causal", "prefix", "span_corruption", "fill_in_the_middle", "suffix_first")
-MASKING = ("hide", "masked", "diffusion")
-
-
-def _generator(seed=0):
-    return torch.Generator().manual_seed(seed)
-
-
-def _hidden(positions=HIDDEN):
-    return torch.tensor([[t in row for t in range(T)] for row in positions])
-
-
-def _makers(m):
-    """Each objective as a function of tokens, the same by chance whatever the tokens are."""
-    lengths, cuts = torch.tensor(LENGTHS), torch.tensor(CUTS)
-    return {
-        "causal": lambda tokens: m.causal(tokens, VOCABULARY),
-        "right_to_left": lambda tokens: m.right_to_left(tokens, VOCABULARY),
-        "hide": lambda tokens: m.hide(tokens, _hidden(), VOCABULARY),
-        "masked": lambda tokens: m.masked(tokens, VOCABULARY, 0.4, _generator(), 1.0, 0.0),
-        "prefix": lambda tokens: m.prefix(tokens, VOCABULARY, lengths),
-        "span_corruption": lambda tokens: m.span_corruption(tokens, _hidden(), VOCABULARY),
-        "fill_in_the_middle": lambda tokens: m.fill_in_the_middle(tokens, cuts, VOCABULARY),
-        "suffix_first": lambda tokens: m.fill_in_the_middle(tokens, cuts, VOCABULARY, suffix_first=True),
-        "diffusion": lambda tokens: m.diffusion(tokens, VOCABULARY, _generator()),
-    }
-
-
-def _model():
-    """A decoder of large random weights in float64."""
-    model = TinyLM(VOCABULARY.size, 24, 12, 2, 3).to(FLOAT)
-    for seed, parameter in enumerate(model.parameters()):
-        parameter.data = torch.randn(parameter.shape, generator=_generator(seed), dtype=FLOAT) * 0.5
-    return model.requires_grad_(False)
-
-
-def _cut_out(text, hidden):
-    """A text with sentinels for hidden spans, and the spans."""
-    kept, spans, n = [], [], -1
-    for t, word in enumerate(text):
-        if t not in hidden:
-            kept.append(word)
-            continue
-        if t == 0 or t - 1 not in hidden:
-            n += 1
-            kept.append(VOCABULARY.sentinels[n])
-            spans.append(VOCABULARY.sentinels[n])
-        spans.append(word)
-    return kept, [*spans, VOCABULARY.sentinels[n + 1]]
-
-
-def _moved(text, start, stop, suffix_first):
-    p, s, m = VOCABULARY.marks
-    before, middle, after = text[:start], text[start:stop], text[stop:]
-    given = [p, s, *after, m, *before] if suffix_first else [p, *before, s, *after, m]
-    return [*given, *middle, END]
-
-
-def _asked(text, targets_at):
-    """A row of targets: {position: token}, -100 elsewhere."""
-    return [targets_at.get(t, -100) for t in range(len(text))]
-
-
-def _shifted(text, first=0, never=()):
-    return {t: text[t + 1] for t in range(first, len(text) - 1) if text[t + 1] not in never}
-
-
-def _wanted(name):
-    """By hand: the rows of inputs, of targets, and who may see whom, as a function of row, query and key."""
-    if name in ("fill_in_the_middle", "suffix_first"):
-        rows = [_moved(text, *cut, name == "suffix_first") for text, cut in zip(TEXTS, CUTS, strict=True)]
-        return rows, [_asked(row, _shifted(row, 0, VOCABULARY.marks)) for row in rows], lambda row, q, k: k <= q
-    if name == "span_corruption":
-        parts = [_cut_out(text, hidden) for text, hidden in zip(TEXTS, HIDDEN, strict=True)]
-        rows, lengths = [kept + spans for kept, spans in parts], [len(kept) for kept, _ in parts]
-    else:
-        rows, lengths = TEXTS, LENGTHS
-    match name:
-        case "causal":
-            return rows, [_asked(row, _shifted(row)) for row in rows], lambda row, q, k: k <= q
-        case "right_to_left":
-            targets = [_asked(row, {t: row[t - 1] for t in range(1, len(row))}) for row in rows]
-            return rows, targets, lambda row, q, k: k >= q
-        case "hide":
-            inputs = [[MASK if t in HIDDEN[b] else word for t, word in enumerate(row)] for b, row in enumerate(rows)]
-            targets = [_asked(row, {t: row[t] for t in HIDDEN[b]}) for b, row in enumerate(rows)]
-            return inputs, targets, lambda row, q, k: True
-        case "prefix" | "span_corruption":
-            targets = [_asked(row, _shifted(row, n - 1)) for row, n in zip(rows, lengths, strict=True)]
-            return rows, targets, lambda row, q, k: k <= q or k < lengths[row]
 
 
 def _filled(rows, width, filler):
@@ -157,9 +75,9 @@ def _check_next(m):
 
 
 def _check_batch(m, name):
-    rows, targets, sees = _wanted(name)
+    rows, targets, sees = batch_by_hand(name)
     width = T if rows[0] in TEXTS or name in ("hide", "right_to_left") else max(map(len, rows))
-    batch = _makers(m)[name](TOKENS)
+    batch = makers(m)[name](TOKENS)
     if gap := _difference(batch.inputs, _filled(rows, width, PADDING)):
         return f"inputs [row, position]: {gap}"
     if gap := _difference(batch.targets, _filled(targets, width, -100)):
@@ -175,7 +93,7 @@ def _check_batch(m, name):
 
 
 def _check_padding(m):
-    for name, make in _makers(m).items():
+    for name, make in makers(m).items():
         batch = make(TOKENS)
         padding = batch.inputs == PADDING
         if (batch.targets[padding] != -100).any() or batch.weights[padding].any():
@@ -186,13 +104,13 @@ def _check_padding(m):
         wrong = batch.seen & padding[:, None, :] & ~torch.eye(padding.shape[1], dtype=torch.bool)
         if wrong.any():
             return f"{name}: padding is seen, at [row, query, key] {wrong.nonzero()[0].tolist()}"
-        if not m.read(_model(), batch).isfinite().all():
+        if not m.read(small_model(), batch).isfinite().all():
             return f"{name}: logits are not finite, of rows with padding"
 
 
 def _check_alone(m):
-    model = _model()
-    for name, make in _makers(m).items():
+    model = small_model()
+    for name, make in makers(m).items():
         if name not in NEXT_TOKEN:
             continue
         batch = make(TOKENS)
@@ -208,7 +126,7 @@ def _check_alone(m):
 
 def _alone(m, name, b):
     """Row b by itself, without padding."""
-    tokens, hidden = torch.tensor([TEXTS[b]]), _hidden()[b : b + 1]
+    tokens, hidden = torch.tensor([TEXTS[b]]), hidden_positions()[b : b + 1]
     match name:
         case "causal":
             return m.causal(tokens, VOCABULARY)
@@ -230,8 +148,8 @@ def _changes():
 
 
 def _check_no_leak(m):
-    model = _model()
-    for name, make in _makers(m).items():
+    model = small_model()
+    for name, make in makers(m).items():
         batch = make(TOKENS)
         logits = m.read(model, batch)
         for b, t, tokens in _changes():
@@ -245,8 +163,8 @@ def _check_no_leak(m):
 
 
 def _check_rows_apart(m):
-    model = _model()
-    for name, make in _makers(m).items():
+    model = small_model()
+    for name, make in makers(m).items():
         batch = make(TOKENS)
         logits = m.read(model, batch)
         for b, t, tokens in _changes():
@@ -276,9 +194,9 @@ def _reach(m, model, batch):
 
 
 def _check_who_sees_whom(m):
-    model = _model()
-    for name, make in _makers(m).items():
-        wanted = _wanted("hide" if name in MASKING else name)
+    model = small_model()
+    for name, make in makers(m).items():
+        wanted = batch_by_hand("hide" if name in MASKING else name)
         reach = _reach(m, model, make(TOKENS))
         for b, row in enumerate(TEXTS if name in MASKING else wanted[0]):
             n = len(row)
@@ -288,7 +206,7 @@ def _check_who_sees_whom(m):
 
 
 def _check_counted_once(m):
-    for name, make in _makers(m).items():
+    for name, make in makers(m).items():
         batch = make(TOKENS)
         for b, text in enumerate(TEXTS):
             asked = Counter(batch.targets[b][batch.targets[b] != -100].tolist())
@@ -305,9 +223,9 @@ def _check_counted_once(m):
                 case "hide":
                     wanted = [text[t] for t in HIDDEN[b]]
                 case "span_corruption":
-                    wanted = _cut_out(text, HIDDEN[b])[1]
+                    wanted = spans_by_hand(text, HIDDEN[b])[1]
                 case "fill_in_the_middle" | "suffix_first":
-                    wanted = _moved(text, *CUTS[b], name == "suffix_first")[1:]
+                    wanted = middle_by_hand(text, *CUTS[b], name == "suffix_first")[1:]
                     wanted = [token for token in wanted if token not in VOCABULARY.marks]
                 case _:
                     continue
@@ -342,7 +260,7 @@ def _check_cyclic(m):
 
 def _many(rows=200, columns=500):
     """100,000 words drawn alike, and a special token at the start and the end of each row."""
-    tokens = torch.randint(WORDS.start, WORDS.stop, (rows, columns), generator=_generator(1))
+    tokens = torch.randint(WORDS.start, WORDS.stop, (rows, columns), generator=seeded(1))
     return torch.cat([torch.full((rows, 1), END), tokens, torch.full((rows, 1), PADDING)], dim=1)
 
 
@@ -357,7 +275,7 @@ def _check_shares(m):
     words, n = VOCABULARY.is_word(tokens), len(WORDS)
     for rate, mask, random in ((0.15, 0.8, 0.1), (0.6, 0.8, 0.1), (0.5, 0.3, 0.2), (0.4, 0.0, 1.0)):
         how = {} if (mask, random) == (0.8, 0.1) else {"mask_share": mask, "random_share": random}
-        batch = m.masked(tokens, VOCABULARY, rate, _generator(), **how)
+        batch = m.masked(tokens, VOCABULARY, rate, seeded(), **how)
         chosen = batch.targets != -100
         if (wrong := (chosen & (batch.targets != tokens)).nonzero()).numel():
             b, t = wrong[0].tolist()
@@ -383,7 +301,7 @@ def _check_shares(m):
 def _check_plain(m):
     tokens = _many(20)
     for rate in (0.15, 0.7, 1.0):
-        batch = m.masked(tokens, VOCABULARY, rate, _generator(), mask_share=1.0, random_share=0.0)
+        batch = m.masked(tokens, VOCABULARY, rate, seeded(), mask_share=1.0, random_share=0.0)
         hidden = batch.targets != -100
         if gap := _difference(batch.inputs, tokens.masked_fill(hidden, MASK)):
             return f"rate {rate}, masks only: inputs [row, position] {gap}"
@@ -394,12 +312,12 @@ def _check_plain(m):
 def _check_specials(m):
     """Texts half of whose tokens are special."""
     ids = [i for i in range(VOCABULARY.size) if i not in (PADDING, 32)]  # no token is called 32
-    tokens = torch.tensor(ids)[torch.randint(len(ids), (150, 91), generator=_generator(2))]
+    tokens = torch.tensor(ids)[torch.randint(len(ids), (150, 91), generator=seeded(2))]
     words = VOCABULARY.is_word(tokens)
     batches = {
-        "masked, half of the chosen at random": m.masked(tokens, VOCABULARY, 0.9, _generator(), 0.4, 0.5),
-        "diffusion": m.diffusion(tokens, VOCABULARY, _generator()),
-        "hide, at draw_spans": m.hide(tokens, m.draw_spans(tokens, VOCABULARY, 0.5, 3, _generator()), VOCABULARY),
+        "masked, half of the chosen at random": m.masked(tokens, VOCABULARY, 0.9, seeded(), 0.4, 0.5),
+        "diffusion": m.diffusion(tokens, VOCABULARY, seeded()),
+        "hide, at draw_spans": m.hide(tokens, m.draw_spans(tokens, VOCABULARY, 0.5, 3, seeded()), VOCABULARY),
     }
     for name, batch in batches.items():
         if ((batch.targets != -100) & ~words).any():
@@ -414,7 +332,7 @@ def _check_specials(m):
 
 def _check_drawn_words(m):
     tokens = _many()
-    batch = m.masked(tokens, VOCABULARY, 0.9, _generator(), 0.0, 1.0)
+    batch = m.masked(tokens, VOCABULARY, 0.9, seeded(), 0.0, 1.0)
     drawn = batch.inputs[batch.targets != -100]
     for word in WORDS:
         if gap := _off(f"word {word} among what was drawn", int((drawn == word).sum()), 1 / len(WORDS), len(drawn)):
@@ -433,8 +351,8 @@ def _check_fresh(m):
         "ask_share": lambda g: m.ask_share(m.causal(tokens, VOCABULARY), 0.4, g).targets,
     }
     for name, draw in draws.items():
-        state, generator = torch.get_rng_state(), _generator(3)
-        first, second, again = draw(generator), draw(generator), draw(_generator(3))
+        state, generator = torch.get_rng_state(), seeded(3)
+        first, second, again = draw(generator), draw(generator), draw(seeded(3))
         if not torch.equal(first, again):
             return f"{name}: twice with the same seed, and not the same"
         if not torch.equal(torch.get_rng_state(), state):
@@ -532,7 +450,7 @@ def _check_middle_rebuilt(m):
 def _check_diffusion(m):
     n, rows = 6, 6000
     tokens = torch.cat([torch.full((rows, 1), END), TOKENS[:1, :n].expand(rows, -1)], dim=1)
-    batch = m.diffusion(tokens, VOCABULARY, _generator())
+    batch = m.diffusion(tokens, VOCABULARY, seeded())
     hidden = batch.targets != -100
     counts = hidden.sum(dim=1)
     if gap := _difference(batch.inputs, tokens.masked_fill(hidden, MASK)):
@@ -554,7 +472,7 @@ def _check_diffusion(m):
 
 def _check_diffusion_lengths(m):
     for seed in range(20):
-        batch = m.diffusion(TOKENS, VOCABULARY, _generator(seed))
+        batch = m.diffusion(TOKENS, VOCABULARY, seeded(seed))
         if gap := difference(batch.weights.sum(dim=1).to(FLOAT), torch.tensor([11.0, 8.0, 5.0], dtype=FLOAT), 1e-5):
             return f"texts of 11, 8 and 5 words: the weights of a text sum to: {gap}"
 
@@ -570,7 +488,7 @@ def _check_spans(m):
     cases += [(11, 0.8, 1.0, 9, 3), (8, 0.95, 0.1, 8, 1), (5, 0.4, 0.2, 2, 2)]
     for length, rate, mean, hidden, spans in cases:
         tokens = padded([[END, *TEXTS[0][:length]], [PADDING] * 15], VOCABULARY)[:1].expand(30, -1)
-        drawn = m.draw_spans(tokens, VOCABULARY, rate, mean, _generator())
+        drawn = m.draw_spans(tokens, VOCABULARY, rate, mean, seeded())
         if drawn.dtype != torch.bool or drawn.shape != tokens.shape:
             return f"{drawn.dtype} {tuple(drawn.shape)}, expected bool {tuple(tokens.shape)}"
         for row in drawn.tolist():
@@ -581,7 +499,7 @@ def _check_spans(m):
 
 def _check_all_spans(m):
     tokens = TOKENS[:1, :6].expand(3000, -1)
-    drawn = Counter(map(tuple, m.draw_spans(tokens, VOCABULARY, 0.5, 1.5, _generator()).tolist()))
+    drawn = Counter(map(tuple, m.draw_spans(tokens, VOCABULARY, 0.5, 1.5, seeded()).tolist()))
     rows = [tuple(bool(code >> t & 1) for t in range(6)) for code in range(64)]
     rows = [row for row in rows if sum(row) == 3 and len(_runs(row)) == 2]
     for row in rows:
@@ -592,7 +510,7 @@ def _check_all_spans(m):
 def _check_cuts(m):
     tokens = TOKENS.repeat_interleave(4000, dim=0)
     for n in (1, 2):
-        cuts = m.draw_cuts(tokens, VOCABULARY, n, _generator())
+        cuts = m.draw_cuts(tokens, VOCABULARY, n, seeded())
         if cuts.shape != (12000, n) or (cuts[:, 1:] < cuts[:, :-1]).any():
             return f"{n} cuts of 12,000 texts: shape {tuple(cuts.shape)}, or not in order"
         for b, text in enumerate(TEXTS):
@@ -608,7 +526,7 @@ def _check_cuts(m):
 def _check_ask_share(m):
     batch = m.causal(_many(), VOCABULARY)
     before = [part.clone() for part in batch]
-    found = m.ask_share(batch, 0.15, _generator())
+    found = m.ask_share(batch, 0.15, seeded())
     if gap := next((gap for one, two in zip(batch, before, strict=True) if (gap := _difference(one, two))), None):
         return f"the batch that was given has changed: {gap}"
     asked, left = batch.targets != -100, found.targets != -100
@@ -621,14 +539,14 @@ def _check_ask_share(m):
     for part, one, two in (("inputs", found.inputs, batch.inputs), ("seen", found.seen, batch.seen)):
         if gap := _difference(one, two):
             return f"share .15: {part} {gap}"
-    weighted = m.diffusion(TOKENS, VOCABULARY, _generator())
-    left = m.ask_share(weighted, 0.5, _generator(1)).weights
+    weighted = m.diffusion(TOKENS, VOCABULARY, seeded())
+    left = m.ask_share(weighted, 0.5, seeded(1)).weights
     if gap := difference(left, weighted.weights * (left > 0)):
         return f"share .5 of weighted positions: weights [row, position] {gap}"
 
 
 def _check_untouched(m):
-    for name, make in _makers(m).items():
+    for name, make in makers(m).items():
         tokens = TOKENS.clone()
         make(tokens)
         if gap := _difference(tokens, TOKENS):
@@ -637,11 +555,11 @@ def _check_untouched(m):
 
 def _logits(m, B=3, width=7, size=9, seed=0):
     """Logits, and a batch of uneven rows with weights; a whole row is asked nothing."""
-    logits = torch.randn(B, width, size, generator=_generator(seed), dtype=FLOAT) * 2
-    targets = torch.randint(size, (B, width), generator=_generator(seed + 1))
-    asked = torch.rand(B, width, generator=_generator(seed + 2)) < torch.tensor([0.3, 0.9, 0.0])[:, None]
+    logits = torch.randn(B, width, size, generator=seeded(seed), dtype=FLOAT) * 2
+    targets = torch.randint(size, (B, width), generator=seeded(seed + 1))
+    asked = torch.rand(B, width, generator=seeded(seed + 2)) < torch.tensor([0.3, 0.9, 0.0])[:, None]
     asked[0, :2] = torch.tensor([True, False])
-    weights = torch.rand(B, width, generator=_generator(seed + 3)) * 3 * asked
+    weights = torch.rand(B, width, generator=seeded(seed + 3)) * 3 * asked
     return logits, m.Batch(torch.zeros_like(targets), targets.masked_fill(~asked, -100), _see(B, width), weights)
 
 
@@ -686,11 +604,11 @@ def _check_only_asked(m):
     logits.requires_grad_()
     (gradient,) = torch.autograd.grad(m.objective_loss(logits, batch), logits)
     share = batch.weights.to(FLOAT) / batch.weights.sum()
-    right = torch.nn.functional.one_hot(batch.targets.clamp(min=0), 9)
+    right = F.one_hot(batch.targets.clamp(min=0), 9)
     wanted = (logits.detach().softmax(-1) - right) * share[..., None]
     if gap := difference(gradient, wanted, 1e-6):
         return f"the gradient at the logits [row, position, token], share of the weight times (p - target): {gap}"
-    noise = torch.randn(logits.shape, generator=_generator(9), dtype=FLOAT) * 100 * (batch.targets == -100)[..., None]
+    noise = torch.randn(logits.shape, generator=seeded(9), dtype=FLOAT) * 100 * (batch.targets == -100)[..., None]
     if gap := difference(m.objective_loss(logits + noise, batch), m.objective_loss(logits, batch)):
         return f"other logits where nothing is asked: the loss is {gap}"
 
@@ -699,7 +617,7 @@ def _check_nothing_asked(m):
     cases = {"causal, texts of one word": m.causal(TOKENS[:, :1], VOCABULARY)}
     cases["prefix, the whole texts"] = m.prefix(TOKENS, VOCABULARY, torch.tensor([11, 8, 5]))
     cases["hide, nothing hidden"] = m.hide(TOKENS, torch.zeros(3, T, dtype=torch.bool), VOCABULARY)
-    model = _model().requires_grad_()
+    model = small_model().requires_grad_()
     for name, batch in cases.items():
         loss = m.objective_loss(m.read(model, batch), batch)
         loss.backward()
@@ -720,11 +638,11 @@ def _check_extremes(m):
 
 
 def _check_read(m):
-    model, tokens = _model(), TOKENS[:, :5]
+    model, tokens = small_model(), TOKENS[:, :5]
     batch = m.causal(tokens, VOCABULARY)
     if gap := difference(m.read(model, batch), model(tokens)):
         return f"causal: logits [row, position, token], not as the decoder's own: {gap}"
-    before, seen = model(TOKENS), torch.rand(3, T, T, generator=_generator()) < 0.5
+    before, seen = model(TOKENS), torch.rand(3, T, T, generator=seeded()) < 0.5
     seen |= torch.eye(T, dtype=torch.bool)
     found = m.read(model, batch._replace(inputs=TOKENS, seen=seen))
     if gap := difference(model(TOKENS), before):
@@ -737,8 +655,8 @@ def _check_read(m):
 
 
 def _check_training_loss(m):
-    model = _model()
-    for name, make in _makers(m).items():
+    model = small_model()
+    for name, make in makers(m).items():
         batch = make(TOKENS)
         if gap := difference(m.training_loss(model, *batch), m.objective_loss(m.read(model, batch), batch)):
             return f"{name}: {gap}"
@@ -749,10 +667,10 @@ def _split(batch, size):
 
 
 def _check_held_out(m):
-    model = _model()
+    model = small_model()
     model.norm = nn.Sequential(model.norm, nn.Dropout(0.5))
     tokens = TOKENS.repeat(3, 1)
-    hidden = torch.rand(tokens.shape, generator=_generator()) < torch.linspace(0.1, 0.9, 9)[:, None]
+    hidden = torch.rand(tokens.shape, generator=seeded()) < torch.linspace(0.1, 0.9, 9)[:, None]
     whole = m.hide(tokens, hidden, VOCABULARY)
     whole = whole._replace(weights=whole.weights * torch.linspace(0.5, 3, T))
     model.eval()
@@ -791,7 +709,7 @@ def _check_inputs(m):
             ),
             ("a cut outside", "1 and 6", lambda: m.fill_in_the_middle(TOKENS, torch.tensor([[1, 6]] * 3), VOCABULARY)),
             ("a cut before", "-1 and 4", lambda: m.fill_in_the_middle(TOKENS, torch.tensor([[-1, 4]] * 3), VOCABULARY)),
-            ("batches that ask nothing", "nothing is asked", lambda: m.held_out_loss(_model(), [none])),
+            ("batches that ask nothing", "nothing is asked", lambda: m.held_out_loss(small_model(), [none])),
         ]
     )
 
@@ -1023,15 +941,13 @@ CHECKS = [
 def _micro_batches(m):
     """Four of uneven sizes, widths and counts; one asks nothing, one has weights."""
     draws = [(TOKENS, 0.2), (TOKENS[:1, :7], 0.9), (TOKENS[:2, :4], 0.0)]
-    hidden = [torch.rand(tokens.shape, generator=_generator()) < rate for tokens, rate in draws]
+    hidden = [torch.rand(tokens.shape, generator=seeded()) < rate for tokens, rate in draws]
     batches = [m.hide(tokens, gone, VOCABULARY) for (tokens, _), gone in zip(draws, hidden, strict=True)]
-    return [*batches, m.diffusion(TOKENS, VOCABULARY, _generator())]
+    return [*batches, m.diffusion(TOKENS, VOCABULARY, seeded())]
 
 
 def _check_accumulate(m):
-    import objectives
-
-    batches, model = _micro_batches(objectives), _model().requires_grad_()
+    batches, model = _micro_batches(objectives), small_model().requires_grad_()
     total = sum(batch.weights.sum() for batch in batches)
     sums = (objectives.losses(objectives.read(model, batch), batch) * batch.weights for batch in batches)
     wanted = sum(it.sum() for it in sums) / total
