@@ -19,7 +19,6 @@ TEXTS = [
     [24, 13, 8, 27, 20, 10, 15, 21],
     [18, 26, 23, 17, 29],
 ]
-TOKENS = padded([*TEXTS, [PADDING] * T], VOCABULARY)[:3]
 LENGTHS = [4, 1, 5]  # of prefixes; the last is the whole text
 CUTS = [[3, 7], [2, 2], [0, 4]]  # of middles; one is empty, one has no prefix
 HIDDEN = [{0, 1, 4, 7, 8, 9}, {2, 3, 7}, {1}]
@@ -30,6 +29,11 @@ MASKING = ("hide", "masked", "diffusion")
 def seeded(seed=0):
     """A generator of its own."""
     return torch.Generator().manual_seed(seed)
+
+
+def texts():
+    """TEXTS in rows of T, (3, T), made anew: a fault may write to what it is given."""
+    return padded([*TEXTS, [PADDING] * T], VOCABULARY)[:3]
 
 
 def hidden_positions():

@@ -19,7 +19,6 @@ from objective_cases import (
     NEXT_TOKEN,
     PADDING,
     TEXTS,
-    TOKENS,
     VOCABULARY,
     WORDS,
     T,
@@ -30,6 +29,7 @@ from objective_cases import (
     seeded,
     small_model,
     spans_by_hand,
+    texts,
 )
 from objective_vocabulary import padded
 from torch import nn
@@ -69,15 +69,15 @@ def _check_prefix_mask(m):
 
 
 def _check_next(m):
-    wanted = torch.tensor([[*row[1:], PADDING] for row in TOKENS.tolist()])
-    if gap := _difference(m.next_tokens(TOKENS, VOCABULARY), wanted):
+    wanted = torch.tensor([[*row[1:], PADDING] for row in texts().tolist()])
+    if gap := _difference(m.next_tokens(texts(), VOCABULARY), wanted):
         return f"what follows each position [row, position]: {gap}"
 
 
 def _check_batch(m, name):
     rows, targets, sees = batch_by_hand(name)
     width = T if rows[0] in TEXTS or name in ("hide", "right_to_left") else max(map(len, rows))
-    batch = makers(m)[name](TOKENS)
+    batch = makers(m)[name](texts())
     if gap := _difference(batch.inputs, _filled(rows, width, PADDING)):
         return f"inputs [row, position]: {gap}"
     if gap := _difference(batch.targets, _filled(targets, width, -100)):
@@ -94,7 +94,7 @@ def _check_batch(m, name):
 
 def _check_padding(m):
     for name, make in makers(m).items():
-        batch = make(TOKENS.clone())
+        batch = make(texts())
         padding = batch.inputs == PADDING
         if (batch.targets[padding] != -100).any() or batch.weights[padding].any():
             b, t = (padding & (batch.targets != -100)).nonzero().tolist()[0]
@@ -113,7 +113,7 @@ def _check_alone(m):
     for name, make in makers(m).items():
         if name not in NEXT_TOKEN:
             continue
-        batch = make(TOKENS.clone())
+        batch = make(texts())
         logits = m.read(model, batch)
         for b, text in enumerate(TEXTS):
             alone = _alone(m, name, b)
@@ -142,7 +142,7 @@ def _changes():
     for b, text in enumerate(TEXTS):
         other = next(word for word in WORDS if word not in text)
         for t in range(len(text)):
-            tokens = TOKENS.clone()
+            tokens = texts()
             tokens[b, t] = other
             yield b, t, tokens
 
@@ -150,7 +150,7 @@ def _changes():
 def _check_no_leak(m):
     model = small_model()
     for name, make in makers(m).items():
-        batch = make(TOKENS.clone())
+        batch = make(texts())
         logits = m.read(model, batch)
         for b, t, tokens in _changes():
             other = make(tokens)
@@ -165,10 +165,10 @@ def _check_no_leak(m):
 def _check_rows_apart(m):
     model = small_model()
     for name, make in makers(m).items():
-        batch = make(TOKENS.clone())
+        batch = make(texts())
         logits = m.read(model, batch)
         for b, text in enumerate(TEXTS):
-            tokens, rest = TOKENS.clone(), [row for row in range(3) if row != b]
+            tokens, rest = texts(), [row for row in range(3) if row != b]
             tokens[b, : len(text)] = torch.tensor([word for word in WORDS if word not in text][: len(text)])
             other = make(tokens)
             for part in ("inputs", "targets", "seen"):
@@ -199,7 +199,7 @@ def _check_who_sees_whom(m):
     model = small_model()
     for name, make in makers(m).items():
         wanted = batch_by_hand("hide" if name in MASKING else name)
-        reach = _reach(m, model, make(TOKENS.clone()))
+        reach = _reach(m, model, make(texts()))
         for b, row in enumerate(TEXTS if name in MASKING else wanted[0]):
             n = len(row)
             sees = torch.tensor([[q == k or wanted[2](b, q, k) for k in range(n)] for q in range(n)])
@@ -209,7 +209,7 @@ def _check_who_sees_whom(m):
 
 def _check_counted_once(m):
     for name, make in makers(m).items():
-        batch = make(TOKENS.clone())
+        batch = make(texts())
         for b, text in enumerate(TEXTS):
             asked = Counter(batch.targets[b][batch.targets[b] != -100].tolist())
             word = next((word for word in asked if asked[word] > 1), None)
@@ -342,7 +342,7 @@ def _check_drawn_words(m):
 
 
 def _check_fresh(m):
-    tokens = TOKENS[:1, :11].expand(40, -1)
+    tokens = texts()[:1, :11].expand(40, -1)
     draws = {
         "masked": lambda g: m.masked(tokens, VOCABULARY, 0.4, g).targets,
         "masked, what was drawn": lambda g: m.masked(tokens, VOCABULARY, 1.0, g, 0.0, 1.0).inputs,
@@ -368,15 +368,15 @@ def _check_fresh(m):
 def _check_prefix_refused(m):
     return refusal(
         [
-            ("a prefix of 0", "0", lambda: m.prefix(TOKENS, VOCABULARY, torch.tensor([4, 0, 1]))),
-            ("a prefix of -1", "-1", lambda: m.prefix(TOKENS, VOCABULARY, torch.tensor([4, 2, -1]))),
+            ("a prefix of 0", "0", lambda: m.prefix(texts(), VOCABULARY, torch.tensor([4, 0, 1]))),
+            ("a prefix of -1", "-1", lambda: m.prefix(texts(), VOCABULARY, torch.tensor([4, 2, -1]))),
         ]
     )
 
 
 def _check_prefix_of_one(m):
     ones = torch.ones(3, dtype=torch.long)
-    found, wanted = m.prefix(TOKENS, VOCABULARY, ones), m.causal(TOKENS, VOCABULARY)
+    found, wanted = m.prefix(texts(), VOCABULARY, ones), m.causal(texts(), VOCABULARY)
     for part in ("inputs", "targets", "seen"):
         if gap := _difference(getattr(found, part), getattr(wanted, part)):
             return f"prefixes of one token, not as causal: {part} [row, position] {gap}"
@@ -426,7 +426,7 @@ def _check_rebuilt(m):
 
 def _check_middle_rebuilt(m):
     p, s, mid = VOCABULARY.marks
-    tokens = TOKENS[:1, :5]
+    tokens = texts()[:1, :5]
     for start in range(6):
         for stop in range(start, 6):
             for suffix_first in (False, True):
@@ -451,7 +451,7 @@ def _check_middle_rebuilt(m):
 
 def _check_diffusion(m):
     n, rows = 6, 6000
-    tokens = torch.cat([torch.full((rows, 1), END), TOKENS[:1, :n].expand(rows, -1)], dim=1)
+    tokens = torch.cat([torch.full((rows, 1), END), texts()[:1, :n].expand(rows, -1)], dim=1)
     batch = m.diffusion(tokens, VOCABULARY, seeded())
     hidden = batch.targets != -100
     counts = hidden.sum(dim=1)
@@ -474,7 +474,7 @@ def _check_diffusion(m):
 
 def _check_diffusion_lengths(m):
     for seed in range(20):
-        batch = m.diffusion(TOKENS.clone(), VOCABULARY, seeded(seed))
+        batch = m.diffusion(texts(), VOCABULARY, seeded(seed))
         if gap := difference(batch.weights.sum(dim=1).to(FLOAT), torch.tensor([11.0, 8.0, 5.0], dtype=FLOAT), 1e-5):
             return f"texts of 11, 8 and 5 words: the weights of a text sum to: {gap}"
 
@@ -500,7 +500,7 @@ def _check_spans(m):
 
 
 def _check_all_spans(m):
-    tokens = TOKENS[:1, :6].expand(1500, -1)
+    tokens = texts()[:1, :6].expand(1500, -1)
     drawn = Counter(map(tuple, m.draw_spans(tokens, VOCABULARY, 0.5, 1.5, seeded()).tolist()))
     rows = [tuple(bool(code >> t & 1) for t in range(6)) for code in range(64)]
     rows = [row for row in rows if sum(row) == 3 and len(_runs(row)) == 2]
@@ -510,7 +510,7 @@ def _check_all_spans(m):
 
 
 def _check_cuts(m):
-    tokens = TOKENS.repeat_interleave(4000, dim=0)
+    tokens = texts().repeat_interleave(4000, dim=0)
     for n in (1, 2):
         cuts = m.draw_cuts(tokens, VOCABULARY, n, seeded())
         if cuts.shape != (12000, n) or (cuts[:, 1:] < cuts[:, :-1]).any():
@@ -541,7 +541,7 @@ def _check_ask_share(m):
     for part, one, two in (("inputs", found.inputs, batch.inputs), ("seen", found.seen, batch.seen)):
         if gap := _difference(one, two):
             return f"share .15: {part} {gap}"
-    weighted = m.diffusion(TOKENS.clone(), VOCABULARY, seeded())
+    weighted = m.diffusion(texts(), VOCABULARY, seeded())
     left = m.ask_share(weighted, 0.5, seeded(1)).weights
     if gap := difference(left, weighted.weights * (left > 0)):
         return f"share .5 of weighted positions: weights [row, position] {gap}"
@@ -549,9 +549,9 @@ def _check_ask_share(m):
 
 def _check_untouched(m):
     for name, make in makers(m).items():
-        tokens = TOKENS.clone()
+        tokens = texts()
         make(tokens)
-        if gap := _difference(tokens, TOKENS):
+        if gap := _difference(tokens, texts()):
             return f"{name}: the tokens that were given have changed, [row, position] {gap}"
 
 
@@ -616,9 +616,9 @@ def _check_only_asked(m):
 
 
 def _check_nothing_asked(m):
-    cases = {"causal, texts of one word": m.causal(TOKENS[:, :1], VOCABULARY)}
-    cases["prefix, the whole texts"] = m.prefix(TOKENS, VOCABULARY, torch.tensor([11, 8, 5]))
-    cases["hide, nothing hidden"] = m.hide(TOKENS.clone(), torch.zeros(3, T, dtype=torch.bool), VOCABULARY)
+    cases = {"causal, texts of one word": m.causal(texts()[:, :1], VOCABULARY)}
+    cases["prefix, the whole texts"] = m.prefix(texts(), VOCABULARY, torch.tensor([11, 8, 5]))
+    cases["hide, nothing hidden"] = m.hide(texts(), torch.zeros(3, T, dtype=torch.bool), VOCABULARY)
     model = small_model().requires_grad_()
     for name, batch in cases.items():
         loss = m.objective_loss(m.read(model, batch), batch)
@@ -640,18 +640,18 @@ def _check_extremes(m):
 
 
 def _check_read(m):
-    model, tokens = small_model(), TOKENS[:, :5]
+    model, tokens = small_model(), texts()[:, :5]
     batch = m.causal(tokens, VOCABULARY)
     if gap := difference(m.read(model, batch), model(tokens)):
         return f"causal: logits [row, position, token], not as the decoder's own: {gap}"
-    before, seen = model(TOKENS), torch.rand(3, T, T, generator=seeded()) < 0.5
+    before, seen = model(texts()), torch.rand(3, T, T, generator=seeded()) < 0.5
     seen |= torch.eye(T, dtype=torch.bool)
-    found = m.read(model, batch._replace(inputs=TOKENS, seen=seen))
-    if gap := difference(model(TOKENS), before):
+    found = m.read(model, batch._replace(inputs=texts(), seen=seen))
+    if gap := difference(model(texts()), before):
         return f"after `read` the decoder itself computes something else: {gap}"
     for b in range(3):
         with hooked(model, {"mask": lambda mask, layer, b=b: seen[b]}):
-            wanted = model(TOKENS[b : b + 1])[0]
+            wanted = model(texts()[b : b + 1])[0]
         if gap := difference(found[b], wanted):
             return f"a mask drawn for each row: logits of row {b} [position, token] {gap}"
 
@@ -659,7 +659,7 @@ def _check_read(m):
 def _check_training_loss(m):
     model = small_model()
     for name, make in makers(m).items():
-        batch = make(TOKENS.clone())
+        batch = make(texts())
         if gap := difference(m.training_loss(model, *batch), m.objective_loss(m.read(model, batch), batch)):
             return f"{name}: {gap}"
 
@@ -671,7 +671,7 @@ def _split(batch, size):
 def _check_held_out(m):
     model = small_model()
     model.norm = nn.Sequential(model.norm, nn.Dropout(0.5))
-    tokens = TOKENS.repeat(3, 1)
+    tokens = texts().repeat(3, 1)
     hidden = torch.rand(tokens.shape, generator=seeded()) < torch.linspace(0.1, 0.9, 9)[:, None]
     whole = m.hide(tokens, hidden, VOCABULARY)
     whole = whole._replace(weights=whole.weights * torch.linspace(0.5, 3, T))
@@ -689,28 +689,38 @@ def _check_held_out(m):
 
 def _check_inputs(m):
     gap = torch.tensor([[9, PADDING, 10]])
-    causal, few = m.causal(TOKENS, VOCABULARY), torch.zeros(2, T, dtype=torch.bool)
-    none = m.hide(TOKENS.clone(), torch.zeros(3, T, dtype=torch.bool), VOCABULARY)
+    causal, few = m.causal(texts(), VOCABULARY), torch.zeros(2, T, dtype=torch.bool)
+    none = m.hide(texts(), torch.zeros(3, T, dtype=torch.bool), VOCABULARY)
     return refusal(
         [
             ("padding before a word", "right only", lambda: m.causal(gap, VOCABULARY)),
             ("padding on the left", "right only", lambda: m.causal(gap[:, 1:], VOCABULARY)),
-            ("a rate of 15", "rate is 15", lambda: m.masked(TOKENS.clone(), VOCABULARY, 15)),
-            ("a rate of 0", "rate is 0", lambda: m.masked(TOKENS.clone(), VOCABULARY, 0.0)),
-            ("spans at a rate of 1.5", "rate is 1.5", lambda: m.draw_spans(TOKENS, VOCABULARY, 1.5)),
+            ("a rate of 15", "rate is 15", lambda: m.masked(texts(), VOCABULARY, 15)),
+            ("a rate of 0", "rate is 0", lambda: m.masked(texts(), VOCABULARY, 0.0)),
+            ("spans at a rate of 1.5", "rate is 1.5", lambda: m.draw_spans(texts(), VOCABULARY, 1.5)),
             ("a share of 0", "share is 0", lambda: m.ask_share(causal, 0.0)),
             (
                 "five spans, four sentinels",
                 "n + 1",
                 lambda: m.cut_out(range(7, 16), [True, False] * 4 + [True], VOCABULARY),
             ),
+            ("spans for two of three texts", "argument 2", lambda: m.span_corruption(texts(), few, VOCABULARY)),
+            (
+                "cuts for two of three texts",
+                "argument 2",
+                lambda: m.fill_in_the_middle(texts(), few[:, :2], VOCABULARY),
+            ),
             (
                 "cuts in reverse",
                 "4 and 2",
-                lambda: m.fill_in_the_middle(TOKENS, torch.tensor([[4, 2]] * 3), VOCABULARY),
+                lambda: m.fill_in_the_middle(texts(), torch.tensor([[4, 2]] * 3), VOCABULARY),
             ),
-            ("a cut outside", "1 and 6", lambda: m.fill_in_the_middle(TOKENS, torch.tensor([[1, 6]] * 3), VOCABULARY)),
-            ("a cut before", "-1 and 4", lambda: m.fill_in_the_middle(TOKENS, torch.tensor([[-1, 4]] * 3), VOCABULARY)),
+            ("a cut outside", "1 and 6", lambda: m.fill_in_the_middle(texts(), torch.tensor([[1, 6]] * 3), VOCABULARY)),
+            (
+                "a cut before",
+                "-1 and 4",
+                lambda: m.fill_in_the_middle(texts(), torch.tensor([[-1, 4]] * 3), VOCABULARY),
+            ),
             ("batches that ask nothing", "nothing is asked", lambda: m.held_out_loss(small_model(), [none])),
         ]
     )
@@ -942,10 +952,10 @@ CHECKS = [
 
 def _micro_batches(m):
     """Four of uneven sizes, widths and counts; one asks nothing, one has weights."""
-    draws = [(TOKENS, 0.2), (TOKENS[:1, :7], 0.9), (TOKENS[:2, :4], 0.0)]
+    draws = [(texts(), 0.2), (texts()[:1, :7], 0.9), (texts()[:2, :4], 0.0)]
     hidden = [torch.rand(tokens.shape, generator=seeded()) < rate for tokens, rate in draws]
     batches = [m.hide(tokens, gone, VOCABULARY) for (tokens, _), gone in zip(draws, hidden, strict=True)]
-    return [*batches, m.diffusion(TOKENS.clone(), VOCABULARY, seeded())]
+    return [*batches, m.diffusion(texts(), VOCABULARY, seeded())]
 
 
 def _check_accumulate(m):
