@@ -120,3 +120,12 @@ def batch_by_hand(name):
         case "prefix" | "span_corruption":
             targets = [_asked(row, _shifted(row, n - 1)) for row, n in zip(rows, lengths, strict=True)]
             return rows, targets, lambda row, q, k: k <= q or k < lengths[row]
+
+
+def first_difference(found, wanted):
+    """Where two tensors of whole numbers differ first, in words."""
+    if found.shape != wanted.shape or found.dtype != wanted.dtype:
+        return f"{found.dtype} {tuple(found.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
+    if (places := (found != wanted).nonzero()).numel():
+        at = tuple(places[0].tolist())
+        return f"found {found[at].item()} at {list(at)}, expected {wanted[at].item()}"
