@@ -163,6 +163,10 @@ def _check_spans(m):
             if (found := (sum(row), len(_runs(row)))) != (hidden, spans):
                 how = f"{length} words, rate {rate}, spans of {mean} on average"
                 return f"{how}: {found[0]} words in {found[1]} spans, expected {hidden} in {spans}"
+    long = _many(9, 100)
+    for row in m.draw_spans(long, VOCABULARY, generator=seeded()).tolist():
+        if (found := (sum(row), len(_runs(row)))) != (15, 5):
+            return f"100 words, a rate and a mean length that are not given: {found[0]} words in {found[1]} spans"
 
 
 def _check_all_spans(m):

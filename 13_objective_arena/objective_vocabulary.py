@@ -1,4 +1,4 @@
-"""Which ids are words and which are special, and texts of any lengths as one tensor."""
+"""Which ids are words and which are special, texts of any lengths as one tensor, and chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -67,3 +67,9 @@ def check_share(name: str, share: float) -> None:
     """Raise ValueError for a number that is no share of a whole: 15 % is 0.15."""
     if not 0 < share <= 1:
         raise ValueError(f"{name} is {share}: expected a number above 0, at most 1")
+
+
+def by_chance(name: str, share: float, shape: Sequence[int], generator: torch.Generator | None) -> torch.Tensor:
+    """True with probability `share`, each by itself. name: what the share is called, if it is refused."""
+    check_share(name, share)
+    return torch.rand(*shape, generator=generator) < share

@@ -25,7 +25,7 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import torch
-from objective_vocabulary import Vocabulary, check_share, padded, rows_of
+from objective_vocabulary import Vocabulary, by_chance, check_share, padded, rows_of
 from torch import nn
 from torch.nn import functional as F
 
@@ -114,10 +114,8 @@ def right_to_left(tokens: torch.Tensor, vocabulary: Vocabulary) -> Batch:
 def ask_share(batch: Batch, share: float, generator: torch.Generator | None = None) -> Batch:
     """The same batch, asked at a share of its positions only, drawn one by one: a control for how many targets an
     objective has."""
-    check_share("share", share)
-    dropped = torch.rand(batch.targets.shape, generator=generator) >= share
-    weights = batch.weights.masked_fill(dropped, 0.0)
-    return batch._replace(targets=batch.targets.masked_fill(dropped, IGNORE), weights=weights)
+    kept = by_chance("share", share, batch.targets.shape, generator)
+    return batch._replace(targets=batch.targets.masked_fill(~kept, IGNORE), weights=batch.weights * kept)
 
 
 def hide(tokens: torch.Tensor, hidden: torch.Tensor, vocabulary: Vocabulary) -> Batch:
@@ -145,8 +143,7 @@ def masked(
 
     masked([[7, 8, 9]], rate=1), where chance chose mask, word 3 and stay: inputs [[mask, 3, 9]], targets [[7, 8, 9]]
     """
-    check_share("rate", rate)
-    chosen = vocabulary.is_word(tokens) & (torch.rand(tokens.shape, generator=generator) < rate)
+    chosen = vocabulary.is_word(tokens) & by_chance("rate", rate, tokens.shape, generator)
     fate = torch.rand(tokens.shape, generator=generator)
     first, after_last = vocabulary.words.start, vocabulary.words.stop
     drawn = torch.randint(first, after_last, tokens.shape, generator=generator)

@@ -359,6 +359,7 @@ def _check_inputs(m):
                 "n + 1",
                 lambda: m.cut_out(range(7, 16), [True, False] * 4 + [True], VOCABULARY),
             ),
+            ("a text of two, spans of one", "argument 2", lambda: m.cut_out([7, 8], [True], VOCABULARY)),
             ("spans for two of three texts", "argument 2", lambda: m.span_corruption(texts(), few, VOCABULARY)),
             (
                 "cuts for two of three texts",
