@@ -13,9 +13,9 @@ Shapes, everywhere in this file:
     weights     (B, T)          how much the loss at a position counts; 0 where nothing is asked
     logits      (B, T, V)
 
-Read it from the top: masks, `ask`, the objectives, the loss. Two kinds of objective there are: a *next-token* one asks
-position t for token t + 1, which it must not see; a *masking* one asks position t for token t, which is not in the
-inputs. How texts are written by each objective is in `objective_writing`.
+Read it from the top: masks, `ask`, the objectives, the loss. There are two kinds of objective: a *next-token* one asks
+position t for token t + 1, which it must not see; a *masking* one asks position t for token t, which the inputs hide.
+How texts are written by each objective is in `objective_writing`.
 
 Sources: Devlin et al. 2018 (BERT, arXiv 1810.04805); Raffel et al. 2019 (T5, 1910.10683) for spans and the prefix;
 Bavarian et al. 2022 (2207.14255) for the middle; Nie et al. 2025 (LLaDA, 2502.09992) for diffusion.
@@ -94,7 +94,7 @@ def next_tokens(tokens: torch.Tensor, vocabulary: Vocabulary) -> torch.Tensor:
 
 
 def causal(tokens: torch.Tensor, vocabulary: Vocabulary) -> Batch:
-    """Each position sees itself and all before it, and is asked for the next token.
+    """Each position sees itself and all before it, and is asked for the next token. The first token is not asked for.
 
     causal([[7, 8, 9]]): inputs [[7, 8, 9]], targets [[8, 9, IGNORE]], seen as `sees_left(3)`
     """

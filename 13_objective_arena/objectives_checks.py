@@ -418,7 +418,7 @@ CHECKS = [
         "prefix: nothing in it is asked for, but its last position is asked for what follows",
         partial(_check_batch, name="prefix"),
         "Which position is asked for the first token after the prefix?",
-        about=["prefix"],
+        about=["prefix", "sees_prefix"],
     ),
     Check("a prefix of no token is refused", _check_prefix_refused, about=["prefix"]),
     Check("a prefix of one token is causal", _check_prefix_of_one, about=["prefix"]),
@@ -456,7 +456,7 @@ CHECKS = [
         "no target can be seen where it is asked for: changed, it changes no answer there",
         _check_no_leak,
         "Is the target in the inputs, or at a position that may be seen?",
-        about=["causal", "masked", "prefix", "span_corruption", "fill_in_the_middle", "read"],
+        about=["causal", "masked", "sees_prefix", "prefix", "span_corruption", "fill_in_the_middle", "read"],
     ),
     Check(
         "rows do not touch each other",
@@ -468,7 +468,7 @@ CHECKS = [
         "by gradient, positions are moved by what they may see, and by nothing else",
         _check_who_sees_whom,
         "Who sees whom after one layer, and after two?",
-        about=["causal", "masked", "prefix", "span_corruption", "fill_in_the_middle", "read"],
+        about=["causal", "masked", "sees_prefix", "prefix", "span_corruption", "fill_in_the_middle", "read"],
     ),
     Check(
         "a word is asked for once, and all that should be are",
