@@ -21,7 +21,7 @@ from collections.abc import Collection, Sequence
 
 import torch
 from objective_vocabulary import Vocabulary
-from objectives import cut_out, hide, prefix, read
+from objectives import Batch, cut_out, hide, prefix, read
 from torch import nn
 
 from shared.generation import Rule, generate
@@ -58,7 +58,7 @@ def continue_prefix(
     for prompt, length, generator in zip(prompts, lengths, generators, strict=True):
 
         def logits(tokens, length=length):
-            return read(model, prefix(tokens, vocabulary, torch.tensor([length])))
+            return _logits(model, prefix(tokens, vocabulary, torch.tensor([length])))
 
         written += generate(logits, [prompt], most, generators=[generator], **how)
     return written
@@ -200,10 +200,17 @@ def _answers(
     generator: torch.Generator | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """A word drawn for each position while those `masked` are, and its probability: (B, T) each."""
-    logits = words_only(vocabulary)(read(model, hide(tokens, masked, vocabulary)), tokens)
+    logits = words_only(vocabulary)(_logits(model, hide(tokens, masked, vocabulary)), tokens)
     if temperature == 0:
         p, words = logits.softmax(dim=-1).max(dim=-1)
         return words, p
     p = (logits / temperature).softmax(dim=-1)
     words = torch.multinomial(p.flatten(0, 1), 1, generator=generator).view_as(tokens)
     return words, p.gather(-1, words[..., None])[..., 0]
+
+
+def _logits(model: nn.Module, batch: Batch) -> torch.Tensor:
+    """What is read on the model's device, on the CPU, in float32 or better."""
+    device = next(model.parameters()).device
+    logits = read(model, Batch(*(part.to(device) for part in batch)))
+    return logits.to("cpu", torch.promote_types(logits.dtype, torch.float32))

@@ -249,7 +249,7 @@ def draw_spans(
     """Which words are hidden, (B, T) bool: in each text a share `rate` of its words, at least one, in spans of
     `mean_length` on average. All ways to part the hidden words into spans, and to lay these, are equally likely.
 
-    Spans never touch. (T5's own drawing, else the same, has a hidden span at the end of every text.)
+    Spans never touch. (T5's own drawing, else the same, ends each text in a hidden span, unless it rolls the result.)
     """
     check_share("rate", rate)
     hidden = torch.zeros(tokens.shape, dtype=torch.bool)
@@ -314,8 +314,10 @@ def held_out_loss(model: nn.Module, batches: Iterable[Batch]) -> float:
     Raises ValueError if nothing is asked.
     """
     was_training, total, weight = model.training, 0.0, 0.0
+    device = next(model.parameters()).device
     model.eval()
     for batch in batches:
+        batch = Batch(*(part.to(device) for part in batch))
         total += float((losses(read(model, batch), batch) * batch.weights).sum())
         weight += float(batch.weights.sum())
     model.train(was_training)

@@ -29,7 +29,7 @@ class Perfect(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.blocks, self.vocabulary = nn.ModuleList(), numbered(V)
+        self.blocks, self.vocabulary, self.none = nn.ModuleList(), numbered(V), nn.Parameter(torch.zeros(1))
 
     def forward(self, tokens):
         p = markov.posteriors(CHAIN, tokens, self.vocabulary.is_word(tokens))
@@ -133,7 +133,7 @@ class Recites(nn.Module):
 
     def __init__(self, batch):
         super().__init__()
-        self.blocks, self.sequence = nn.ModuleList(), batch.inputs[0]
+        self.blocks, self.sequence, self.none = nn.ModuleList(), batch.inputs[0], nn.Parameter(torch.zeros(1))
 
     def forward(self, tokens):
         n = tokens.shape[1]
