@@ -92,6 +92,39 @@ def test_what_is_not_hidden_stays_and_is_seen():
         assert best[:, 1].tolist() == [int(p.argmax())] * 2
 
 
+def test_confident_words_first():
+    """Of two words, each drawn from its marginal, the likelier draw stays, and the other is drawn anew from it."""
+    first, second = CHAIN.marginals(2)
+    joint = first[:, None] * CHAIN.step  # (first word, second word)
+    p = torch.zeros(V, V, dtype=torch.float64)
+    for a, b in itertools.product(range(V), repeat=2):
+        drawn = first[a] * second[b]
+        if first[a] > second[b]:
+            p[a] += drawn * CHAIN.step[a]
+        else:
+            p[:, b] += drawn * joint[:, b] / second[b]
+    tokens, hidden = torch.zeros(4000, 2, dtype=torch.long), torch.ones(4000, 2, dtype=torch.bool)
+    generator = torch.Generator().manual_seed(3)
+    found = writing.unmask(Perfect(), tokens, hidden, numbered(V), 2, confident_first=True, generator=generator)
+    counted = torch.bincount(found @ torch.tensor([V, 1]), minlength=V * V).double()
+    assert chisquare(counted, p.flatten() * 4000).pvalue > LIKELY > chisquare(counted, joint.flatten() * 4000).pvalue
+    if first.max() > second.max():
+        likeliest = [int(first.argmax()), int(CHAIN.step[first.argmax()].argmax())]
+    else:
+        likeliest = [int(joint[:, second.argmax()].argmax()), int(second.argmax())]
+    how = {"confident_first": True, "temperature": 0}
+    assert writing.unmask(Perfect(), tokens[:1], hidden[:1], numbered(V), 2, **how).tolist() == [likeliest]
+
+
+def test_temperature_divides_logits():
+    generator = torch.Generator().manual_seed(4)
+    tokens, hidden = torch.zeros(4000, 1, dtype=torch.long), torch.ones(4000, 1, dtype=torch.bool)
+    for temperature in (0.5, 3.0):
+        found = writing.unmask(Perfect(), tokens, hidden, numbered(V), 1, temperature=temperature, generator=generator)
+        p = CHAIN.first ** (1 / temperature)
+        assert chisquare(torch.bincount(found[:, 0], minlength=V), p / p.sum() * 4000).pvalue > LIKELY
+
+
 @pytest.mark.parametrize("steps", [1, 2, 3, 7])
 def test_each_pass_writes_as_many_as_the_others(steps):
     """Seven hidden words of nine in one text, two in another."""
