@@ -2,9 +2,9 @@
 
     told = Told(split(story.text))
     told.left                                  # nats of each word, given all before it
-    told.given(20, hidden=[20])                # nats of word 20, given all other words: two-sided
-    told.given(20, hidden=[3, 20, 41])         # ... where words 3 and 41 are hidden as well: masked
-    told.filled(spans=[(10, 13), (40, 42)])    # nats of all that is hidden in two spans, their lengths unknown: span
+    told.two_sided(20)                         # nats of word 20, given all others
+    told.masked([3, 20, 41])                   # nats of each of these, given all but these three
+    told.filled([(10, 13), (40, 42)])          # nats of all in two spans, given the rest; where they end is not known
 
 All of it is one sum. The probability of what can be seen of a text is that of all its fillings together, and a hidden
 word's is P(what is seen and the word) / P(what is seen). The sum is over thousands of fillings and more, but what comes
@@ -21,8 +21,8 @@ bounded: where more states are alive than `most`, TooMany is raised.
 
 import copy
 import math
-from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from types import MethodType
 from typing import NamedTuple
 
@@ -30,9 +30,9 @@ from objective_world import WORLD
 
 from shared.world import Config, nats
 from shared.world import words as w
-from shared.world.choice import Choice, Reading
+from shared.world.choice import Choice, Reading, fixed
 from shared.world.people import world_of
-from shared.world.state import State
+from shared.world.state import Agent, State, Thing
 from shared.world.tales import ADVERBS, Tale
 from shared.world.words import KIND, join
 
@@ -123,6 +123,15 @@ class Filler(Reading):
         self.used.add(step.word)
         return step.word
 
+    def say(self, words: str) -> None:
+        """Words that stand here in any case: those that are seen are passed quickly."""
+        for word in words.split(" "):
+            said, at, within = self.place
+            if not within and at < len(self.pattern.items) and self.pattern.items[at] == word:
+                self.place = said + 1, at + 1, False
+            else:
+                self.pick(fixed(word))
+
     def steps(self, choice: Choice) -> list[Step]:
         """The words that are offered and fit; one stands for all that are alike."""
         found = []
@@ -135,6 +144,8 @@ class Filler(Reading):
 
     def kinds(self, choice: Choice, place: Place) -> Iterable[tuple[str, int]]:
         """A word of each kind that is offered, and the weight of all that are alike."""
+        if len(choice.words) == 1:
+            return [(choice.words[0], choice.total)]
         later, kinds = self.pattern.later[place[1]], {}
         for word, weight in zip(choice.words, choice.weights, strict=True):
             new = word in EXCHANGED and word not in self.used and word not in later
@@ -148,13 +159,14 @@ def twin(tale: Tale, voice: Reading) -> Tale:
     other = copy.copy(tale)
     other.voice, other.say, other.tell, other.pick = voice, voice.say, voice.tell, voice.pick
     other.opening = [MethodType(method.__func__, other) for method in tale.opening]
-    state = tale.state
-    agents = {word: copy.copy(agent) for word, agent in state.agents.items()}
-    things = {word: copy.copy(thing) for word, thing in state.things.items()}
-    for thing in things.values():
-        thing.holder = thing.holder and agents[thing.holder.word]
-    people, animal = [agents[it.word] for it in state.people], state.animal and agents[state.animal.word]
-    other.state = State(agents, people, animal, things, state.wish, state.ending)
+    old = tale.state
+    agents = {it.word: Agent(it.word, it.pronoun, it.place, it.person, it.mood) for it in old.agents.values()}
+    things = {}
+    for it in old.things.values():
+        holder = it.holder and agents[it.holder.word]
+        things[it.word] = Thing(it.word, it.colour, it.place, holder, it.news)
+    people, animal = [agents[it.word] for it in old.people], old.animal and agents[old.animal.word]
+    other.state = State(agents, people, animal, things, old.wish, old.ending)
     other.last = tale.last and agents[tale.last.word]
     return other
 
@@ -167,6 +179,14 @@ def how_things_stand(tale: Tale) -> tuple:
     last = tale.last and tale.last.word
     rest = len(tale.opening), tale.events, last, tale.idle, tale.asked, state.wish, state.ending, tale.over
     return tuple(word for part in (*agents, *things, rest) for word in part)
+
+
+def can_be_told(tale: Tale, later: Collection[str]) -> bool:
+    """Whether those who are spoken of later can all have entered: after the opening nobody and nothing does."""
+    state, missing = tale.state, Counter(KIND[word] for word in later.difference(how_things_stand(tale)))
+    left = {"first name": 2 - len(state.people), "animal": state.animal is None}
+    left |= dict.fromkeys(("object", "colour"), 2 - len(state.things))
+    return all(missing[kind] <= n for kind, n in left.items())
 
 
 def renamed(stand: tuple, later: Collection[str]) -> tuple:
@@ -204,24 +224,20 @@ def chances(pattern: Pattern, tale: Tale, place: Place = (0, 0, False), most: in
 
     Raises TooMany when `most` sentences were told and some are still to tell.
     """
-    found, alive = defaultdict(float), {place: {(): (1.0, tale)}}
-    left = most
+    found, alive, left = defaultdict(float), {place: {(): (1.0, tale)}}, most
     while alive:
         place = min(alive)
-        for weight, tale in alive.pop(place).values():
-            for told, probability, after in tellings(pattern, tale, place):
-                left -= 1
-                if told is None or told.over:
-                    found[after[0]] += weight * probability * pattern.ends(after)
-                    continue
-                if pattern.cut and pattern.ends(after):
-                    found[after[0]] += weight * probability
-                    continue
-                stand = renamed(how_things_stand(told), pattern.later[after[1]])
-                states = alive.setdefault(after, {})
-                states[stand] = (states[stand][0] if stand in states else 0.0) + weight * probability, told
-        if left < 0 and alive:
-            raise TooMany(f"{most} sentences were told, and {sum(map(len, alive.values()))} states are still alive")
+        for weight, before in alive.pop(place).values():
+            for told, probability, after in tellings(pattern, before, place):
+                chance, left = weight * probability, left - 1
+                if left < 0:
+                    raise TooMany(f"{most} sentences were told, and {sum(map(len, alive.values()))} states wait")
+                later = pattern.later[after[1]]
+                if told is None or told.over or (pattern.cut and pattern.ends(after)):
+                    found[after[0]] += chance * pattern.ends(after)
+                elif can_be_told(told, later):
+                    states, stand = alive.setdefault(after, {}), renamed(how_things_stand(told), later)
+                    states[stand] = states.get(stand, (0.0,))[0] + chance, told
     return found
 
 
@@ -244,6 +260,43 @@ class Told:
             if tale is None:
                 break
             self._sentences.append((place, tale))
+
+    def masked(self, hidden: Collection[int], asked: Iterable[int] | None = None) -> list[float]:
+        """Nats of each hidden word, or of those that are asked, given the words that are not hidden and the length.
+
+        hidden: places of words, the first is 0. Raises ValueError for a word that is asked and not hidden, and TooMany.
+        """
+        hidden, asked = frozenset(hidden), list(hidden if asked is None else asked)
+        if wrong := [at for at in asked if at not in hidden] or [at for at in hidden if not 0 <= at < len(self.words)]:
+            raise ValueError(f"word {wrong[0]} is not hidden: expected words of {sorted(hidden)}, of {len(self.words)}")
+        unknown = self.seen(hidden)
+        return [self.seen(hidden - {at}) - unknown for at in asked]
+
+    def two_sided(self, at: int) -> float:
+        """Nats of one word, given all others."""
+        return self.masked([at])[0]
+
+    def filled(self, spans: Sequence[tuple[int, int]], law: Callable[[int], float] | None = None) -> float:
+        """Nats of all words in spans (start, end), and of where each span ends, given the rest; spans do not touch.
+
+        Without a law the reader knows the text's length, and each way to share the hidden words out among the spans is
+        drawn as often as another. With it nobody knows the length: law(n) is in proportion to the probability that a
+        text of n words is cut so. Raises ValueError for spans that are empty or touch, and TooMany.
+        """
+        items, end = [], -1
+        for start, stop in sorted(spans):
+            if not end < start < stop <= len(self.words):
+                raise ValueError(
+                    f"span {start, stop} of {len(self.words)} words: expected some words, apart from others"
+                )
+            items += [*self.words[max(end, 0) : start], GAP]
+            end = stop
+        items += self.words[max(end, 0) :]
+        n = len(self.words)
+        place, tale = self._before(min(spans)[0])
+        found = chances(Pattern(items, None if law else n, self.cut), tale, place, self.most)
+        total = math.fsum(p * law(length) / law(n) for length, p in found.items()) if law else found[n]
+        return math.fsum(self.left[place[0] :]) + math.log(total)
 
     def seen(self, hidden: Collection[int]) -> float:
         """Minus the log of the probability that a text has this length and these words, but for the hidden ones."""
