@@ -1,18 +1,18 @@
 """The texts of this lesson: short stories whose true law is known, one to a row, and the numbers of their words.
 
-    x = next(batches(seed=0, n=16))            # (16, CONTEXT) ids: a line's end, a story to its end, then PAD
-    text_of(x[0]), names()[MASK]               # the story; "<mask>"
+    x = next(batches(seed=0, n=16))            # (16, CONTEXT) ids: a story to its end, then PAD
+    words_of(x[0]), names()[MASK]              # its words; "<mask>"
 
 Why this world. Its stories are `shared.world`'s, with few names, things and places, so that 178 words are enough and a
 decoder 48 wide with two layers (65,000 weights) comes within 0.2 nats of the floor in 400 steps of 16 rows. Both sides
 matter: a story opens with sixty words that introduce two people, an animal and two things, mostly by chance seen from
 the left, and what follows speaks of them again. Why one whole story to a row: an objective that reads the right side
 has a text to its end, and what it can know is exactly the law of stories (`objective_floors`). A story has 82 to about
-170 words; one in 400 is longer than a row and is cut at its right end, which leaves its law exact. A row is padded by a
-quarter on average.
+170 words; one in 400 is longer than a row and is cut at its right end, which leaves its law exact. A quarter of a row
+is PAD on average.
 
-Ids: the special ones first, then the words in the order of `shared.world`'s vocabulary. The line's end that begins a
-row is never asked for, and shows a reader from the left what a text's end shows one from the right: that it begins.
+A story begins with "Once" and ends with a line's end, always, so that either can start a reading, from the left or from
+the right. Ids: the special ones first, then the words in the order of `shared.world`'s vocabulary.
 """
 
 import functools
@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from shared.world import END, HELD_OUT, VOCABULARY, Config, documents, offers, split, stories
+from shared.world import HELD_OUT, VOCABULARY, Config, documents, offers, split, stories
 from shared.world.people import world_of
 
 WORLD = Config(
@@ -35,11 +35,11 @@ WORLD = Config(
     objects=10,
     places=8,
 )
-CONTEXT = 160  # of a row: the line's end, and at most 159 words
+CONTEXT = 160  # words of a row
 
-PAD, MASK, PREFIX, SUFFIX, MIDDLE = range(5)  # the last three mark the parts of a text with a gap
-SENTINELS = range(5, 21)  # a place of a hidden span each, in order
-SPECIAL = ["<pad>", "<mask>", "<prefix>", "<suffix>", "<middle>", *(f"<{i}>" for i in range(len(SENTINELS)))]
+PAD, MASK, STOP, PREFIX, SUFFIX, MIDDLE = range(6)  # STOP ends a middle, the last three mark the parts of a text
+SENTINELS = range(6, 22)  # each stands for a hidden span, in order
+SPECIAL = ["<pad>", "<mask>", "<stop>", "<prefix>", "<suffix>", "<middle>", *(f"<{i}>" for i in range(len(SENTINELS)))]
 
 
 @functools.cache
@@ -66,20 +66,19 @@ def ids() -> dict[str, int]:
 
 
 def row(text: str) -> torch.Tensor:
-    """The ids of a story: a line's end, its words as far as there is room, then PAD: (CONTEXT,).
+    """The ids of a story's words as far as there is room, then PAD: (CONTEXT,).
 
     Raises ValueError for a word that no story of this world has.
     """
-    said = [END, *split(text)][:CONTEXT]
+    said = split(text)[:CONTEXT]
     if unknown := [word for word in said if word not in ids()]:
         raise ValueError(f"{unknown[0]!r} is in no story of this lesson: expected one of {len(words())} words")
     return torch.tensor([ids()[word] for word in said] + [PAD] * (CONTEXT - len(said)))
 
 
 def words_of(row: Sequence[int] | torch.Tensor) -> list[str]:
-    """The words of a row, special ones as they are written, without PAD and the line's end at its start."""
-    said = [names()[int(i)] for i in row if i != PAD]
-    return said[1:] if said[:1] == [END] else said
+    """The words of a row without its PADs; special ones as they are written."""
+    return [names()[int(i)] for i in row if i != PAD]
 
 
 def batches(seed: int, n: int) -> Iterator[torch.Tensor]:
