@@ -41,7 +41,7 @@ ALIKE = {word: kind[0] for kind in (w.MOVES, w.PUTS, w.TAKES, w.GIVES, w.GLAD, w
 EXCHANGED = {word for kind in ("place", "colour", "object", "animal") for word in w.LISTS[kind]}
 
 
-Place = tuple[int, int, bool]
+Place, Span, Law = tuple[int, int, bool], tuple[int, int], Callable[[int], float]
 
 
 class Step(NamedTuple):
@@ -74,12 +74,12 @@ class Fork(Exception):  # noqa: N818  not an error of the program
 class Pattern:
     """What is seen of a text. items: words, HOLEs and GAPs, no two GAPs side by side. cut: the text may go on.
 
-    length: how many words the text has, None if nobody knows. A place is (words said, items passed, within a gap?).
+    longest: how many words the text has at most, None for any number. A place is (words said, items passed, in a gap).
     later[i]: the words that are seen from item i on.
     """
 
-    def __init__(self, items: Sequence, length: int | None = None, cut: bool = False):
-        self.items, self.length, self.cut = list(items), length, cut
+    def __init__(self, items: Sequence, longest: int | None = None, cut: bool = False):
+        self.items, self.longest, self.cut = list(items), longest, cut
         self.later = [frozenset()]
         for item in reversed(self.items):
             self.later.append(self.later[-1] | {item} if isinstance(item, str) else self.later[-1])
@@ -93,14 +93,14 @@ class Pattern:
         if at < len(self.items):
             item = self.items[at]
             found.append((HOLE, (said + 1, at, True)) if item is GAP else (item, (said + 1, at + 1, False)))
-        if self.length is None:
+        if self.longest is None:
             return found
-        return [step for step in found if step[1][0] + len(self.items) - step[1][1] - step[1][2] <= self.length]
+        return [step for step in found if step[1][0] + len(self.items) - step[1][1] - step[1][2] <= self.longest]
 
     def ends(self, place: Place) -> bool:
         """Whether a text that ends here fits."""
-        said, at, within = place
-        return at + within == len(self.items) and self.length in (None, said)
+        _, at, within = place
+        return at + within == len(self.items)
 
 
 class Filler(Reading):
@@ -276,32 +276,30 @@ class Told:
         """Nats of one word, given all others."""
         return self.masked([at])[0]
 
-    def filled(self, spans: Sequence[tuple[int, int]], law: Callable[[int], float] | None = None) -> float:
+    def filled(self, spans: Sequence[Span], law: Law | None = None, longest: int | None = None) -> float:
         """Nats of all words in spans (start, end), and of where each span ends, given the rest; spans do not touch.
 
         Without a law the reader knows the text's length, and each way to share the hidden words out among the spans is
-        drawn as often as another. With it nobody knows the length: law(n) is in proportion to the probability that a
-        text of n words is cut so. Raises ValueError for spans that are empty or touch, and TooMany.
+        drawn as often as another. With it nobody knows the length, and law(n) is in proportion to the probability that
+        a text of n words is cut so; it is 0 beyond n = longest. Raises ValueError for spans that are empty or touch,
+        and TooMany.
         """
-        items, end = [], -1
+        items, end, n = [], -1, len(self.words)
         for start, stop in sorted(spans):
-            if not end < start < stop <= len(self.words):
-                raise ValueError(
-                    f"span {start, stop} of {len(self.words)} words: expected some words, apart from others"
-                )
+            if not end < start < stop <= n:
+                raise ValueError(f"span {start, stop} of {n} words: expected some words, apart from others")
             items += [*self.words[max(end, 0) : start], GAP]
             end = stop
-        items += self.words[max(end, 0) :]
-        n = len(self.words)
         place, tale = self._before(min(spans)[0])
-        found = chances(Pattern(items, None if law else n, self.cut), tale, place, self.most)
-        total = math.fsum(p * law(length) / law(n) for length, p in found.items()) if law else found[n]
+        pattern = Pattern([*items, *self.words[max(end, 0) :]], longest if law else n, self.cut)
+        found = chances(pattern, tale, place, self.most)
+        total = math.fsum(p * law(length) for length, p in found.items()) / law(n) if law else found[n]
         return math.fsum(self.left[place[0] :]) + math.log(total)
 
     def seen(self, hidden: Collection[int]) -> float:
         """Minus the log of the probability that a text has this length and these words, but for the hidden ones."""
         items = [HOLE if at in hidden else word for at, word in enumerate(self.words)]
-        place, tale = self._before(min(hidden, default=len(items)))
+        place, tale = self._before(min(hidden, default=len(items) - 1))
         found = chances(Pattern(items, len(items), self.cut), tale, place, self.most)
         return math.fsum(self.left[: place[0]]) - math.log(found[len(items)])
 

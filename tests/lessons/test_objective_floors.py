@@ -1,10 +1,20 @@
 """Lesson 13's texts, and their floors: exact by hand and by brute force."""
 
-import objective_world as world
-import torch
+import math
+import random
+from dataclasses import replace
 
-from shared.world import END, stories
-from shared.world.words import split
+import objective_floors as floors
+import objective_world as world
+import pytest
+import torch
+from objective_floors import GAP, HOLE, Told
+
+from shared.world import END, Config, nats, next_token_distribution, offers, stories
+from shared.world.words import join, split
+
+EXACT = {"rel": 1e-9, "abs": 1e-9}  # sums of thousands of floats, each rounded at 1e-16
+TINY = Config(people=4, first_names=4, last_names=2, towns=2, jobs=2, foods=2, animals=2, objects=3, places=3)
 
 
 def test_a_row_is_a_story_to_its_end():
@@ -22,8 +32,134 @@ def test_the_numbering_has_each_word_once_and_no_other():
     assert said == set(world.words())
     assert len(set(world.names())) == len(world.names()) == len(world.ids())
     assert [world.names()[i] for i in world.SENTINELS] == world.SPECIAL[6:]
-    assert world.SPECIAL == list(world.names()[: len(world.SPECIAL)])
+    assert list(world.names()[: len(world.SPECIAL)]) == world.SPECIAL
 
 
 def test_held_out_rows_are_the_same_for_any_number():
     assert torch.equal(world.held_out(3), world.held_out(5)[:3])
+
+
+def all_fillings(items, config, length=None, said=()):
+    """The probability of all texts that fit a pattern, by the length of each: one by one, by what the world offers."""
+    try:
+        offers(join(said), config)
+    except ValueError:
+        return {}
+    if not items:
+        return {len(said): math.exp(-sum(nats(join(said), config)))}
+    if isinstance(items[0], str):
+        seen = next((i for i, it in enumerate(items) if not isinstance(it, str)), len(items))
+        return all_fillings(items[seen:], config, length, (*said, *items[:seen]))
+    found = {}
+    for word in next_token_distribution(join(said), config):
+        rests = [items[1:]]
+        if items[0] is GAP and len(said) + len(items) < length:
+            rests.append(items)
+        for rest in rests:
+            for n, p in all_fillings(rest, config, length, (*said, word)).items():
+                found[n] = found.get(n, 0.0) + p
+    return found
+
+
+def told(seed, config=TINY):
+    return Told(split(stories(1, seed, config)[0].text), config)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_a_sum_over_fillings_is_that_of_all_one_by_one(seed):
+    """Some hidden words stand alone, some side by side, some over a sentence's end."""
+    drawn, story = random.Random(seed), told(seed)
+    n = len(story.words)
+    at = drawn.randrange(n - 2)
+    hidden = {at, at + 1, at + 2} if seed % 3 == 0 else set(drawn.sample(range(n), 4))
+    items = [HOLE if i in hidden else word for i, word in enumerate(story.words)]
+    assert math.exp(-story.seen(hidden)) == pytest.approx(all_fillings(items, TINY)[n], **EXACT)
+
+
+@pytest.mark.parametrize(("seed", "spans"), [(20, [(3, 5), (40, 41)]), (21, [(61, 64)]), (22, [(33, 34), (36, 38)])])
+def test_where_spans_end_is_summed_over(seed, spans):
+    """With the length known, and with a law of lengths: one that knows texts of one word more as well."""
+    story, items, end = told(seed), [], 0
+    for start, stop in spans:
+        items += [*story.words[end:start], GAP]
+        end = stop
+    n, text = len(story.words), math.fsum(story.left)
+    wanted = all_fillings([*items, *story.words[end:]], TINY, n + 1)
+    assert story.filled(spans) == pytest.approx(text + math.log(wanted[n]), **EXACT)
+    law = lambda length: (length <= n + 1) / length**3  # noqa: E731
+    total = sum(p * law(length) for length, p in wanted.items())
+    assert story.filled(spans, law, n + 1) == pytest.approx(text + math.log(total / law(n)), **EXACT)
+
+
+@pytest.mark.parametrize("what", ["ALIKE", "EXCHANGED"])
+def test_what_is_merged_is_alike(what, monkeypatch):
+    """Of a larger world and larger patterns: the same without merging."""
+    drawn, small = random.Random(0), replace(world.WORLD, places=4, objects=4)
+    found = [told(seed, small) for seed in range(4)]
+    hidden = [drawn.sample(range(len(it.words)), len(it.words) // 7) for it in found]
+    merged = [it.seen(gone) for it, gone in zip(found, hidden, strict=True)]
+    monkeypatch.setattr(floors, what, type(getattr(floors, what))())
+    assert [it.seen(gone) for it, gone in zip(found, hidden, strict=True)] == pytest.approx(merged, **EXACT)
+
+
+def test_of_a_text_that_was_cut():
+    """The law of a story's beginning: what is offered last, summed over."""
+    story = told(3)
+    for n in (20, 57, 66):
+        cut = Told(story.words[:n], TINY, cut=True)
+        items = [HOLE if i in (8, n - 1) else word for i, word in enumerate(cut.words)]
+        assert math.exp(-cut.seen({8, n - 1})) == pytest.approx(all_fillings(items, TINY)[n], **EXACT)
+
+
+def test_more_seen_is_less_to_ask():
+    """On average over texts: nats given the left, given all but one, all but 15 %, all but 30 %."""
+    drawn, rows = random.Random(1), []
+    for seed in range(30):
+        story = told(seed)
+        at = drawn.randrange(len(story.words))
+        order = [at, *(i for i in drawn.sample(range(len(story.words)), len(story.words)) if i != at)]
+        few, many = (order[: round(rate * len(order))] for rate in (0.15, 0.3))
+        rows.append([story.two_sided(at), *story.masked(few, [at]), *story.masked(many, [at]), story.left[at]])
+    one, few, many, left = torch.tensor(rows, dtype=torch.float64).mean(dim=0).tolist()
+    assert one < few < many and one < left
+
+
+def all_sums(first):
+    """Every document that begins with this digit, of a world that writes sums alone, with its probability if it does."""
+    config, found, todo = Config(story=0, sums=1), {}, [((first,), 1.0)]
+    while todo:
+        said, p = todo.pop()
+        if said[-1] == END:
+            found[said] = p
+        else:
+            todo += [((*said, word), p * q) for word, q in next_token_distribution(join(said), config).items()]
+    return found
+
+
+def test_reading_from_the_right_costs_as_much_as_from_the_left():
+    """Of each whole document in all, by enumeration; not of its single words."""
+    law, behind = all_sums("1"), {}
+    assert math.fsum(law.values()) == pytest.approx(1, **EXACT)
+    for said, p in law.items():
+        for i in range(len(said) + 1):
+            behind[said[i:]] = behind.get(said[i:], 0.0) + p
+    for said in random.Random(0).sample(sorted(law), 100):
+        left = [0.0, *nats(join(said), Config(story=0, sums=1))[1:]]
+        right = [math.log(behind[said[i + 1 :]] / behind[said[i:]]) for i in range(len(said))]
+        assert math.fsum(left) == pytest.approx(math.fsum(right), **EXACT)
+        assert max(abs(a - b) for a, b in zip(left, right, strict=True)) > 0.1
+
+
+def test_what_cannot_be_asked():
+    story = told(0)
+    with pytest.raises(ValueError, match="word 4 is not hidden"):
+        story.masked([3], [4])
+    with pytest.raises(ValueError, match="word 900 is not hidden"):
+        story.masked([900])
+    for spans in ([(3, 3)], [(3, 5), (5, 6)], [(-1, 2)], [(3, 900)]):
+        with pytest.raises(ValueError, match="expected some words"):
+            story.filled(spans)
+    with pytest.raises(ValueError, match="expected stories alone"):
+        Told(["let"], Config(code=1))
+    with pytest.raises(floors.TooMany):
+        Told(story.words, TINY, most=3).seen(range(30))
