@@ -4,11 +4,12 @@ import math
 import random
 from dataclasses import replace
 
-import objective_floors as floors
+import objective_fillings as fillings
 import objective_world as world
 import pytest
 import torch
-from objective_floors import GAP, HOLE, Told
+from objective_fillings import GAP, HOLE, TooMany
+from objective_floors import Told
 
 from shared.world import END, Config, nats, next_token_distribution, offers, stories
 from shared.world.words import join, split
@@ -98,7 +99,7 @@ def test_what_is_merged_is_alike(what, monkeypatch):
     found = [told(seed, small) for seed in range(4)]
     hidden = [drawn.sample(range(len(it.words)), len(it.words) // 7) for it in found]
     merged = [it.seen(gone) for it, gone in zip(found, hidden, strict=True)]
-    monkeypatch.setattr(floors, what, type(getattr(floors, what))())
+    monkeypatch.setattr(fillings, what, type(getattr(fillings, what))())
     assert [it.seen(gone) for it, gone in zip(found, hidden, strict=True)] == pytest.approx(merged, **EXACT)
 
 
@@ -125,7 +126,7 @@ def test_more_seen_is_less_to_ask():
 
 
 def all_sums(first):
-    """Every document that begins with this digit, of a world that writes sums alone, with its probability if it does."""
+    """Every document of a world that writes sums which begins with this digit, with its probability if one does."""
     config, found, todo = Config(story=0, sums=1), {}, [((first,), 1.0)]
     while todo:
         said, p = todo.pop()
@@ -161,5 +162,5 @@ def test_what_cannot_be_asked():
             story.filled(spans)
     with pytest.raises(ValueError, match="expected stories alone"):
         Told(["let"], Config(code=1))
-    with pytest.raises(floors.TooMany):
+    with pytest.raises(TooMany):
         Told(story.words, TINY, most=3).seen(range(30))
