@@ -1,0 +1,131 @@
+"""How far can a causal model fill a gap? python real_infill_sweep.py
+
+Writes results/real_infill.json, which the notebook shows; about half an hour on two cores. Nothing is trained. Sixteen
+tokens of each text of `shared.texts`, drawn at random, are hidden from SmolLM2-135M-Instruct (4-bit weights), which
+reads 96 tokens before each and 16 behind it (`real_infill`). Candidates are the 50 or 200 tokens that are likeliest by
+the left alone, and the true one.
+
+    bayes       candidates by the left, and by Bayes' rule with 1 to 16 tokens behind the gap; controls: the tokens
+                behind another position of the text, and the right ones in random order
+    mask        the causal mask is lifted, so that the position before the gap, or every one, sees what follows; in the
+                gap stands the answer itself, the end of a text, a random token, the model's own first guess, or nothing
+                that anybody sees (a hole)
+    prompt      the right side is told first, plainly or as a request, then the left
+
+Where only some kinds of right side are read (200 candidates), a row has these. For each arm and each gap `nats` is of
+the true token among the candidates, `rank` its rank there, `hit` whether the best of the first 50 or 200 is the true
+one. "mask" and "prompt" have `open`, nats among all tokens, as well, and "mask" what is told: `next`, the token behind
+the gap, or `filler`, that which stands in it. `covered`: the true token is among the 50 or 200. Texts of `TRIED` were
+looked at before the rules were written (`infill_rules`); `JUDGES` judge.
+"""
+
+import random
+import sys
+
+import torch
+from real_infill import (
+    AHEAD,
+    JUDGES,
+    SCOPES,
+    TRIED,
+    Gap,
+    candidates,
+    fillers,
+    gaps,
+    judged,
+    model_and_tokenizer,
+    posterior,
+    prompts,
+    scores,
+    sight,
+    without_mask,
+)
+
+from shared.sweeps import Sweep, main
+from shared.texts import FILES
+
+GAPS = 16
+CANDIDATES = (50, 200)
+
+
+def bayes(gap: Gap, set_: torch.Tensor, own: int, _) -> dict:
+    """Each kind of right side, read 0 to 16 tokens far."""
+    kinds = ("right", "other", "shuffled") if own <= CANDIDATES[0] else ("right",)
+    left, rights = scores(model_and_tokenizer()[0], gap.left, set_, *(getattr(gap, kind) for kind in kinds))
+    found = {"left": judged(left.log_softmax(dim=0), set_, gap.token, own)}
+    for kind, right in zip(kinds, rights, strict=True):
+        found |= {f"{kind} {n}": judged(posterior(left, right[:, :n]), set_, gap.token, own) for n in AHEAD[1:]}
+    return {arm: dict(zip(("nats", "rank", "hit"), it, strict=True)) for arm, it in found.items()}
+
+
+def lifted(gap: Gap, set_: torch.Tensor, own: int, drawn: int) -> dict:
+    """Without the mask, by what stands in the gap and by who sees all; and with the right side of another position."""
+    model, first = model_and_tokenizer()[0], set_[0].item()
+    arms = {"causal": (gap.token, gap.right, sight("nobody", False))}
+    for scope in SCOPES:
+        for name, filler in fillers(gap, first, drawn).items():
+            arms[f"{scope}, {name}"] = filler, gap.right, sight(scope, False)
+        arms[f"{scope}, hole"] = gap.token, gap.right, sight(scope, True)
+        arms[f"{scope}, hole, other"] = gap.token, gap.other, sight(scope, True)
+    given = [(torch.cat([gap.left, torch.tensor([it]), right]), seen) for it, right, seen in arms.values()]
+    log_p = without_mask(model, given)
+    found = {}
+    for (arm, (filler, right, _)), each in zip(arms.items(), log_p, strict=True):
+        told = each.argmax().item()
+        found[arm] = _open(each, set_, gap, own) | {"next": told == right[0].item(), "filler": told == filler}
+    return found
+
+
+@torch.no_grad()
+def prompted(gap: Gap, set_: torch.Tensor, own: int, _) -> dict:
+    """By what is read before the left side."""
+    model, found = model_and_tokenizer()[0], {}
+    for arm, before in prompts(gap).items():
+        log_p = model(torch.cat([before, gap.left])[None], last=1)[0, 0].log_softmax(dim=-1)
+        found[arm] = _open(log_p, set_, gap, own)
+    return found
+
+
+def _open(log_p: torch.Tensor, set_: torch.Tensor, gap: Gap, own: int) -> dict:
+    nats, rank, hit = judged(log_p[set_].log_softmax(dim=0), set_, gap.token, own)
+    return {"nats": nats, "rank": rank, "hit": hit, "open": -log_p[gap.token].item()}
+
+
+PARTS = {"bayes": bayes, "mask": lifted, "prompt": prompted}
+
+
+def run(job: dict) -> dict:
+    """job: part, text, candidates. `found`: by arm and measure, a number for each gap."""
+    model, tokenizer = model_and_tokenizer()
+    own, drawn = job["candidates"], random.Random(job["text"])
+    each, covered = [], []
+    for gap in gaps(job["text"], job.get("gaps", GAPS)):
+        set_ = candidates(model, gap, own)
+        each.append(PARTS[job["part"]](gap, set_, own, drawn.randrange(tokenizer.vocab_size)))
+        covered.append(int(len(set_) == own))
+    arms = each[0]
+    found = {arm: {name: [_stored(it[arm][name]) for it in each] for name in arms[arm]} for arm in arms}
+    return {"covered": covered, "found": found}
+
+
+def _stored(value: float | int) -> float | int:
+    return round(value, 4) if isinstance(value, float) else int(value)
+
+
+JOBS = [(part, text, CANDIDATES[0]) for text in TRIED + JUDGES for part in PARTS]
+JOBS += [("bayes", text, CANDIDATES[1]) for text in JUDGES]
+SWEEP = Sweep(
+    __file__,
+    "real_infill",
+    run,
+    jobs=[{"part": part, "text": text, "candidates": n} for part, text, n in JOBS],
+    quick=[{"part": part, "text": TRIED[0], "candidates": 4, "gaps": 1} for part in PARTS],
+    cost=lambda job: {"bayes": 1.2, "mask": 1.0, "prompt": 0.5}[job["part"]] * job["candidates"] / 50,
+    comparable=lambda job: job["part"] == "prompt",
+    tolerance={"found": 1.0},
+    settings={"tried": TRIED, "judges": JUDGES},
+    files=FILES,
+)
+
+if __name__ == "__main__":
+    sys.exit(main(SWEEP))
