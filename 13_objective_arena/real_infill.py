@@ -1,6 +1,6 @@
 """How far a causal model fills a gap of one token, on SmolLM2-135M-Instruct (4-bit weights): what the sweep shares.
 
-    gap = gaps("diary", 16)[0]                       # .left, .token, .right: the token is what is to be found
+    gap = gaps("diary", 12)[0]                       # .left, .token, .right: the token is what is to be found
     set_ = candidates(model, gap, 50)                # the likeliest by the left alone, and the token itself
     left, right = scores(model, gap.left, set_, gap.right)
     posterior(left, right[:, :8])                    # log p(candidate | left, the next 8 tokens), by Bayes' rule
@@ -22,15 +22,15 @@ from shared.texts import OWN, texts
 from shared.tiny_lm import TinyLM
 
 TRIED, JUDGES = OWN[:4], OWN[6:]  # texts for rules to be made by, and texts that judge
-LEFT, RIGHT, ROWS = 96, 16, 64  # tokens before a gap and behind it; candidates in one pass
+LEFT, RIGHT, ROWS = 64, 16, 64  # tokens before a gap and behind it; candidates in one pass
 AHEAD = (0, 1, 2, 4, 8, 16)  # how many tokens behind the gap are read
 ENDS = "<|endoftext|>"
 SCOPES = ("asking", "all")  # which positions see all: that which is asked, or every one
 
 
 class Gap(NamedTuple):
-    """left: (LEFT,). token: what stood in the gap. right: (RIGHT,). other: as many tokens from behind another position
-    of the text. shuffled: those of right in another order."""
+    """left: the tokens before it. token: what stood in the gap. right: (RIGHT,). other: as many tokens from behind
+    another position of the text. shuffled: those of right in another order."""
 
     left: torch.Tensor
     token: int
@@ -46,8 +46,9 @@ def model_and_tokenizer():
 
 
 @functools.cache
-def gaps(name: str, n: int) -> list[Gap]:
-    """n positions of a text, drawn at random, each with a partner whose right side does not touch its own."""
+def gaps(name: str, n: int, before: int = LEFT) -> list[Gap]:
+    """n positions of a text, drawn at random, with so many tokens before each (at most LEFT, the positions stay), and
+    with a partner whose right side does not touch its own."""
     ids = torch.tensor(model_and_tokenizer()[1].encode(texts()[name]))
     drawn, generator = random.Random(name), torch.Generator().manual_seed(0)
     found = []
@@ -55,7 +56,7 @@ def gaps(name: str, n: int) -> list[Gap]:
         far = [it for it in range(LEFT, len(ids) - RIGHT) if abs(it - at) > RIGHT]
         right, other = (ids[it + 1 : it + 1 + RIGHT] for it in (at, drawn.choice(far)))
         shuffled = right[torch.randperm(RIGHT, generator=generator)]
-        found.append(Gap(ids[at - LEFT : at], ids[at].item(), right, other, shuffled))
+        found.append(Gap(ids[at - before : at], ids[at].item(), right, other, shuffled))
     return found
 
 
@@ -107,18 +108,18 @@ def fillers(gap: Gap, first: int, drawn: int) -> dict[str, int]:
     return {"the answer": gap.token, "end": model_and_tokenizer()[1].specials[ENDS], "random": drawn, "guess": first}
 
 
-def sight(scope: str, hole: bool) -> torch.Tensor:
-    """Who sees whom, (T, T) bool: causal, but that one position or all see all; with a hole, nobody but itself sees the
-    gap."""
-    T = LEFT + 1 + RIGHT
+def sight(at: int, scope: str, hole: bool) -> torch.Tensor:
+    """Who sees whom, (T, T) bool: causal, but that the position before the gap, or every one, sees all. With a hole the
+    gap, at position `at`, is seen by itself alone."""
+    T = at + 1 + RIGHT
     seen = torch.ones(T, T, dtype=torch.bool)
     if scope != "all":
         seen = seen.tril()
     if scope == "asking":
-        seen[LEFT - 1] = True
+        seen[at - 1] = True
     if hole:
-        seen[:, LEFT] = False
-        seen[LEFT, LEFT] = True
+        seen[:, at] = False
+        seen[at, at] = True
     return seen
 
 

@@ -1,8 +1,8 @@
 """How far can a causal model fill a gap? python real_infill_sweep.py
 
-Writes results/real_infill.json, which the notebook shows; about half an hour on two cores. Nothing is trained. Sixteen
+Writes results/real_infill.json, which the notebook shows; about half an hour on one core. Nothing is trained. Twelve
 tokens of each text of `shared.texts`, drawn at random, are hidden from SmolLM2-135M-Instruct (4-bit weights), which
-reads 96 tokens before each and 16 behind it (`real_infill`). Candidates are the 50 or 200 tokens that are likeliest by
+reads 64 tokens before each and 16 behind it (`real_infill`). Candidates are the 50 or 200 tokens that are likeliest by
 the left alone, and the true one.
 
     bayes       candidates by the left, and by Bayes' rule with 1 to 16 tokens behind the gap; controls: the tokens
@@ -12,11 +12,11 @@ the left alone, and the true one.
                 that anybody sees (a hole)
     prompt      the right side is told first, plainly or as a request, then the left
 
-Where only some kinds of right side are read (200 candidates), a row has these. For each arm and each gap `nats` is of
-the true token among the candidates, `rank` its rank there, `hit` whether the best of the first 50 or 200 is the true
-one. "mask" and "prompt" have `open`, nats among all tokens, as well, and "mask" what is told: `next`, the token behind
-the gap, or `filler`, that which stands in it. `covered`: the true token is among the 50 or 200. Texts of `TRIED` were
-looked at before the rules were written (`infill_rules`); `JUDGES` judge.
+With 200 candidates, and with 16 tokens before the gap, only the true right side is read. For each arm and each gap
+`nats` is of the true token among the candidates, `rank` its rank there, `hit` whether the best of the first 50 or 200
+is the true one. "mask" and "prompt" have `open`, nats among all tokens, as well, and "mask" what is told: `next`, the
+token behind the gap, or `filler`, that which stands in it. `covered`: the true token is among the 50 or 200. Texts of
+`TRIED`, six gaps each, were looked at before the rules were written (`infill_rules`); `JUDGES` judge.
 """
 
 import random
@@ -26,6 +26,7 @@ import torch
 from real_infill import (
     AHEAD,
     JUDGES,
+    LEFT,
     SCOPES,
     TRIED,
     Gap,
@@ -44,13 +45,14 @@ from real_infill import (
 from shared.sweeps import Sweep, main
 from shared.texts import FILES
 
-GAPS = 16
+GAPS, TRIED_GAPS = 12, 6
 CANDIDATES = (50, 200)
+SHORT = 16  # tokens before the gap, in the second setting
 
 
 def bayes(gap: Gap, set_: torch.Tensor, own: int, _) -> dict:
     """Each kind of right side, read 0 to 16 tokens far."""
-    kinds = ("right", "other", "shuffled") if own <= CANDIDATES[0] else ("right",)
+    kinds = ("right",) if own == CANDIDATES[1] or len(gap.left) == SHORT else ("right", "other", "shuffled")
     left, rights = scores(model_and_tokenizer()[0], gap.left, set_, *(getattr(gap, kind) for kind in kinds))
     found = {"left": judged(left.log_softmax(dim=0), set_, gap.token, own)}
     for kind, right in zip(kinds, rights, strict=True):
@@ -60,13 +62,13 @@ def bayes(gap: Gap, set_: torch.Tensor, own: int, _) -> dict:
 
 def lifted(gap: Gap, set_: torch.Tensor, own: int, drawn: int) -> dict:
     """Without the mask, by what stands in the gap and by who sees all; and with the right side of another position."""
-    model, first = model_and_tokenizer()[0], set_[0].item()
-    arms = {"causal": (gap.token, gap.right, sight("nobody", False))}
+    model, first, at = model_and_tokenizer()[0], set_[0].item(), len(gap.left)
+    arms = {"causal": (gap.token, gap.right, sight(at, "nobody", False))}
     for scope in SCOPES:
         for name, filler in fillers(gap, first, drawn).items():
-            arms[f"{scope}, {name}"] = filler, gap.right, sight(scope, False)
-        arms[f"{scope}, hole"] = gap.token, gap.right, sight(scope, True)
-        arms[f"{scope}, hole, other"] = gap.token, gap.other, sight(scope, True)
+            arms[f"{scope}, {name}"] = filler, gap.right, sight(at, scope, False)
+        arms[f"{scope}, hole"] = gap.token, gap.right, sight(at, scope, True)
+        arms[f"{scope}, hole, other"] = gap.token, gap.other, sight(at, scope, True)
     given = [(torch.cat([gap.left, torch.tensor([it]), right]), seen) for it, right, seen in arms.values()]
     log_p = without_mask(model, given)
     found = {}
@@ -95,11 +97,12 @@ PARTS = {"bayes": bayes, "mask": lifted, "prompt": prompted}
 
 
 def run(job: dict) -> dict:
-    """job: part, text, candidates. `found`: by arm and measure, a number for each gap."""
+    """job: part, text, candidates, tokens before a gap. `found`: by arm and measure, a number for each gap."""
     model, tokenizer = model_and_tokenizer()
     own, drawn = job["candidates"], random.Random(job["text"])
+    n = TRIED_GAPS if job["text"] in TRIED else GAPS
     each, covered = [], []
-    for gap in gaps(job["text"], job.get("gaps", GAPS)):
+    for gap in gaps(job["text"], job.get("gaps", n), job["before"]):
         set_ = candidates(model, gap, own)
         each.append(PARTS[job["part"]](gap, set_, own, drawn.randrange(tokenizer.vocab_size)))
         covered.append(int(len(set_) == own))
@@ -112,14 +115,14 @@ def _stored(value: float | int) -> float | int:
     return round(value, 4) if isinstance(value, float) else int(value)
 
 
-JOBS = [(part, text, CANDIDATES[0]) for text in TRIED + JUDGES for part in PARTS]
-JOBS += [("bayes", text, CANDIDATES[1]) for text in JUDGES]
+JOBS = [(part, text, CANDIDATES[0], LEFT) for text in TRIED + JUDGES for part in PARTS]
+JOBS += [("bayes", text, *other) for other in ((CANDIDATES[0], SHORT), (CANDIDATES[1], LEFT)) for text in JUDGES]
 SWEEP = Sweep(
     __file__,
     "real_infill",
     run,
-    jobs=[{"part": part, "text": text, "candidates": n} for part, text, n in JOBS],
-    quick=[{"part": part, "text": TRIED[0], "candidates": 4, "gaps": 1} for part in PARTS],
+    jobs=[{"part": part, "text": text, "candidates": n, "before": before} for part, text, n, before in JOBS],
+    quick=[{"part": part, "text": TRIED[0], "candidates": 4, "before": 8, "gaps": 1} for part in PARTS],
     cost=lambda job: {"bayes": 1.2, "mask": 1.0, "prompt": 0.5}[job["part"]] * job["candidates"] / 50,
     comparable=lambda job: job["part"] == "prompt",
     tolerance={"found": 1.0},
