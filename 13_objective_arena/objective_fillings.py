@@ -8,8 +8,9 @@ sentence, in all ways at once, and those after which things stand alike go on as
 1970). Alike are
 
     - the same state: who is where, who holds what, who acted last, how many events there were;
-    - states that differ by words of which no trace is seen later: to exchange two places, colours, objects or animals
-      changes no probability, since the grammar treats all alike. Names are kept apart, for people have facts.
+    - states that differ by words of which no trace is seen later: to exchange two places, colours, objects, animals or
+      ways to rest changes no probability, since the grammar treats all alike; nor does it matter what people are
+      called, once they have entered, and which facts they have, unless the name or the fact is seen later.
 
 Within a sentence, too, one word stands for all that are alike: "went" for "walked", a new place for any other new one.
 Only what cannot be is dropped, and nothing is drawn by chance: the sum is exact but for the rounding of floats. What it
@@ -24,13 +25,15 @@ from typing import NamedTuple
 
 from shared.world import words as w
 from shared.world.choice import Choice, Reading, fixed
+from shared.world.people import Person
 from shared.world.state import Agent, State, Thing
 from shared.world.tales import ADVERBS, Tale
 from shared.world.words import KIND
 
 HOLE, GAP = None, ...  # in a pattern: one hidden word; one or more, of which nobody knows how many
 ALIKE = {word: kind[0] for kind in (w.MOVES, w.PUTS, w.TAKES, w.GIVES, w.GLAD, w.CROSS, ADVERBS) for word in kind}
-EXCHANGED = {word for kind in ("place", "colour", "object", "animal") for word in w.LISTS[kind]}
+EXCHANGED = {word for kind in ("place", "colour", "object", "animal") for word in w.LISTS[kind]} | set(w.STAYS)
+EXCHANGED_LATER = EXCHANGED.union(w.FIRST_NAMES)  # when both people have entered
 Reach = tuple[int, int, bool]  # of a reading: words said, items of the pattern passed, within a gap or not
 
 
@@ -52,13 +55,6 @@ class Dead(Exception):  # noqa: N818  not an error of the program
 
 class Cut(Exception):  # noqa: N818  not an error of the program
     """Raised where a pattern that was cut ends within a sentence."""
-
-
-class Fork(Exception):  # noqa: N818  not an error of the program
-    """Raised where several words fit."""
-
-    def __init__(self, steps: list[Step]):
-        self.steps = steps
 
 
 class Pattern:
@@ -94,24 +90,36 @@ class Pattern:
 
 
 class Filler(Reading):
-    """The voice that says what is seen and, where several words fit, the next of `choices`, or Fork."""
+    """The voice that says what is seen and, where several words fit, the next of `choices`, or the first that fits.
+
+    others: for each word that would have fitted as well, the choices that lead to it.
+    """
 
     def __init__(self, pattern: Pattern, reach: Reach, choices: Sequence[Step], used: Collection[str]):
-        self.pattern, self.reach, self.choices, self.used = pattern, reach, iter(choices), set(used)
+        self.pattern, self.reach, self.choices, self.used = pattern, reach, choices, set(used)
         self.probability = 1.0
+        self.made: list[Step] = []
+        self.others: list[tuple[Step, ...]] = []
 
     def pick(self, choice: Choice) -> str:
-        """The next word. Raises Fork, Dead or Cut."""
+        """The next word. Raises Dead or Cut."""
         steps = self.steps(choice)
         if not steps:
             raise Cut if self.pattern.cut and self.pattern.ends(self.reach) else Dead
-        step = steps[0] if len(steps) == 1 else next(self.choices, None)
-        if step is None:
-            raise Fork(steps)
+        step = steps[0] if len(steps) == 1 else self.choose(steps)
         self.probability *= step.probability
         self.reach = step.reach
         self.used.add(step.word)
         return step.word
+
+    def choose(self, steps: list[Step]) -> Step:
+        """One of several."""
+        at = len(self.made)
+        if at == len(self.choices):
+            self.others += [(*self.made, other) for other in steps[1:]]
+            self.choices = (*self.choices, steps[0])
+        self.made.append(self.choices[at])
+        return self.made[-1]
 
     def say(self, words: str) -> None:
         """Words that stand here in any case: those that are seen are passed quickly."""
@@ -161,30 +169,43 @@ def twin(tale: Tale, voice: Reading) -> Tale:
     return other
 
 
-def how_things_stand(tale: Tale) -> tuple:
-    """All that what comes after a sentence depends on. Moods are not in it: no story asks for them."""
+def spoken_of(tale: Tale) -> set[str | None]:
+    """The words that how things stand now is told by."""
     state = tale.state
-    agents = [(it.word, it.place) + ((it.person.last,) if it.person else ()) for it in state.agents.values()]
+    found = {it for agent in state.agents.values() for it in (agent.word, agent.place)}
+    return found.union(*((it.word, it.colour, it.place) for it in state.things.values()), [tale.idle])
+
+
+def how_things_stand(tale: Tale, later: Collection[str]) -> tuple:
+    """All that what comes after a sentence depends on, if these words are seen `later`: equal where states are alike.
+    Moods are not in it: no story asks for them."""
+    state, exchanged = tale.state, EXCHANGED
+    agents = [(it.word, it.place, it.person and it.person.last) for it in state.agents.values()]
+    if len(state.people) == 2:
+        exchanged = EXCHANGED_LATER
+        agents = [(it.word, it.place, it.pronoun, *_facts(it.person, later)) for it in state.agents.values()]
     things = [(it.word, it.colour, it.place, it.holder and it.holder.word, it.news) for it in state.things.values()]
     last = tale.last and tale.last.word
     rest = len(tale.opening), tale.events, last, tale.idle, tale.asked, state.wish, state.ending, tale.over
-    return tuple(word for part in (*agents, *things, rest) for word in part)
+    numbers = {}
+    return tuple(
+        numbers.setdefault(it, (KIND[it], len(numbers))) if it in exchanged and it not in later else it
+        for part in (*agents, *things, rest)
+        for it in part
+    )
+
+
+def _facts(person: Person | None, later: Collection[str]) -> list[str | None]:
+    facts = (person.job, person.town, person.food, person.noun) if person else ()
+    return [it if it in later else None for it in facts]
 
 
 def can_be_told(tale: Tale, later: Collection[str]) -> bool:
     """Whether those who are spoken of later can all have entered: after the opening nobody and nothing does."""
-    state, missing = tale.state, Counter(KIND[word] for word in later.difference(how_things_stand(tale)))
+    state, missing = tale.state, Counter(KIND[word] for word in later.difference(spoken_of(tale)))
     left = {"first name": 2 - len(state.people), "animal": state.animal is None}
     left |= dict.fromkeys(("object", "colour"), 2 - len(state.things))
     return all(missing[kind] <= n for kind, n in left.items())
-
-
-def renamed(stand: tuple, later: Collection[str]) -> tuple:
-    """The same, where words that can be exchanged and are not seen later are numbered by their first mention."""
-    numbers = {}
-    return tuple(
-        numbers.setdefault(it, (KIND[it], len(numbers))) if it in EXCHANGED and it not in later else it for it in stand
-    )
 
 
 def tellings(pattern: Pattern, tale: Tale, reach: Reach) -> Iterator[tuple[Tale | None, float, Reach]]:
@@ -192,21 +213,18 @@ def tellings(pattern: Pattern, tale: Tale, reach: Reach) -> Iterator[tuple[Tale 
 
     Ways that are alike are one.
     """
-    used, todo = set(how_things_stand(tale)), [()]
+    used, todo = spoken_of(tale), [()]
     while todo:
-        choices = todo.pop()
-        voice = Filler(pattern, reach, choices, used)
+        voice = Filler(pattern, reach, todo.pop(), used)
         told = twin(tale, voice)
         try:
             told.sentence()
-        except Fork as fork:
-            todo += [(*choices, step) for step in fork.steps]
+            yield told, voice.probability, voice.reach
         except Dead:
-            continue
+            pass
         except Cut:
             yield None, voice.probability, voice.reach
-        else:
-            yield told, voice.probability, voice.reach
+        todo += voice.others
 
 
 def chances(pattern: Pattern, tale: Tale, reach: Reach = (0, 0, False), most: int = 200_000) -> dict[int, float]:
@@ -226,6 +244,6 @@ def chances(pattern: Pattern, tale: Tale, reach: Reach = (0, 0, False), most: in
                 if told is None or told.over or (pattern.cut and pattern.ends(after)):
                     found[after[0]] += chance * pattern.ends(after)
                 elif can_be_told(told, later):
-                    states, stand = alive.setdefault(after, {}), renamed(how_things_stand(told), later)
+                    states, stand = alive.setdefault(after, {}), how_things_stand(told, later)
                     states[stand] = states.get(stand, (0.0,))[0] + chance, told
     return found

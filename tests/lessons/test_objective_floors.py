@@ -1,9 +1,11 @@
 """Lesson 13's texts, and their floors: exact by hand and by brute force."""
 
+import itertools
 import math
 import random
 from dataclasses import replace
 
+import floor_sweep
 import objective_fillings as fillings
 import objective_world as world
 import pytest
@@ -92,14 +94,18 @@ def test_where_spans_end_is_summed_over(seed, spans):
     assert story.filled(spans, law, n + 1) == pytest.approx(text + math.log(total / law(n)), **EXACT)
 
 
-@pytest.mark.parametrize("what", ["ALIKE", "EXCHANGED"])
+WITHOUT = {"ALIKE": {}, "EXCHANGED": set(), "EXCHANGED_LATER": set(), "_facts": lambda person, later: [person]}
+
+
+@pytest.mark.parametrize("what", [["ALIKE"], ["EXCHANGED", "EXCHANGED_LATER"], ["EXCHANGED_LATER", "_facts"], WITHOUT])
 def test_what_is_merged_is_alike(what, monkeypatch):
     """Of a larger world and larger patterns: the same without merging."""
     drawn, small = random.Random(0), replace(world.WORLD, places=4, objects=4)
-    found = [told(seed, small) for seed in range(4)]
+    found = [told(seed, small) for seed in range(6)]
     hidden = [drawn.sample(range(len(it.words)), len(it.words) // 7) for it in found]
     merged = [it.seen(gone) for it, gone in zip(found, hidden, strict=True)]
-    monkeypatch.setattr(fillings, what, type(getattr(fillings, what))())
+    for name in what:
+        monkeypatch.setattr(fillings, name, WITHOUT[name])
     assert [it.seen(gone) for it, gone in zip(found, hidden, strict=True)] == pytest.approx(merged, **EXACT)
 
 
@@ -149,6 +155,16 @@ def test_reading_from_the_right_costs_as_much_as_from_the_left():
         right = [math.log(behind[said[i + 1 :]] / behind[said[i:]]) for i in range(len(said))]
         assert math.fsum(left) == pytest.approx(math.fsum(right), **EXACT)
         assert max(abs(a - b) for a, b in zip(left, right, strict=True)) > 0.1
+
+
+def test_the_law_of_spans_counts_every_way_to_hide_them():
+    for n in (7, 11, 14):
+        size, pieces = floor_sweep.span_sizes(n)
+        ways = 0
+        for hidden in itertools.combinations(range(n), size):
+            ways += sum(at - 1 not in hidden for at in hidden) == pieces
+        assert floor_sweep.span_law(n - size, pieces, n) == pytest.approx(1 / ways)
+    assert floor_sweep.span_law(100, 6, 119) == 0.0  # of 119 words 18 are hidden
 
 
 def test_what_cannot_be_asked():
