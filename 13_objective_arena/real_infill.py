@@ -1,6 +1,6 @@
 """How far a causal model fills a gap of one token, on SmolLM2-135M-Instruct (4-bit weights): what the sweep shares.
 
-    gap = gaps("diary", 12)[0]                       # .left, .token, .right: the token is what is to be found
+    gap = gaps("diary", 6)[0]                       # .left, .token, .right: the token is what is to be found
     set_ = candidates(model, gap, 50)                # the likeliest by the left alone, and the token itself
     left, right = scores(model, gap.left, set_, gap.right)
     posterior(left, right[:, :8])                    # log p(candidate | left, the next 8 tokens), by Bayes' rule
@@ -21,9 +21,9 @@ from shared.smollm2 import load_smollm2
 from shared.texts import OWN, texts
 from shared.tiny_lm import TinyLM
 
-TRIED, JUDGES = OWN[:4], OWN[6:]  # texts for rules to be made by, and texts that judge
+TRIED, JUDGES = OWN[:2], OWN[6:]  # texts for rules to be made by, and texts that judge
 LEFT, RIGHT, ROWS = 64, 16, 64  # tokens before a gap and behind it; candidates in one pass
-AHEAD = (0, 1, 2, 4, 8, 16)  # how many tokens behind the gap are read
+AHEAD = (1, 2, 4, 8, 16)  # how many tokens behind the gap are read
 ENDS = "<|endoftext|>"
 SCOPES = ("asking", "all")  # which positions see all: that which is asked, or every one
 
@@ -73,7 +73,7 @@ def scores(
 ) -> tuple[torch.Tensor, list[torch.Tensor]]:
     """log p(candidate | left), (C,), and for each of `rights` the log p of each of its R tokens given all before it and
     the candidate, (C, R)."""
-    cache = model.new_cache(min(ROWS, len(set_)), len(left) + len(rights[0]))
+    cache = model.new_cache(min(ROWS, len(set_)), len(left) + max(map(len, rights)))
     cache.keep([0])
     first = model(left[None], cache, last=1)[0, 0].log_softmax(dim=-1)[set_]
     found = [[] for _ in rights]
