@@ -26,8 +26,8 @@ def length_counts() -> Counter:
 
 
 def length_nats(length: int) -> float:
-    """Minus the log of the share of stories so long: counted, not exact, and each length from 1 to CONTEXT once more than
-    it was seen, so that none is impossible. Raises ValueError for a length that no row has."""
+    """Minus the log of the share of stories so long: counted, not exact, and each length up to CONTEXT once more than it
+    was seen, so that none is impossible. Raises ValueError for a length that no row has."""
     if not 1 <= length <= CONTEXT:
         raise ValueError(f"length is {length}: expected 1 to {CONTEXT} words")
     return -math.log((length_counts()[length] + 1) / (STORIES + CONTEXT))
