@@ -9,10 +9,11 @@
 A hidden word's probability is P(what is seen, and the word) / P(what is seen), and `objective_fillings` has both.
 
 Exact: the left side, for any text; two sides; masks while not too many words are hidden, 40 % as a rule; spans, ends
-included. Exact by the chain rule, for whole texts in sum alone: from the right, which is the left side's sum; a random
-order, one word after another, and so masked diffusion's bound: the left side's sum less -log P(length), since who fills
-masks sees the length. Not computed: a single word from the right, unless it is near a text's
-start; a long middle; BERT's 80/10/10, where a word that is seen may be a wrong one.
+included; a middle of unknown length if it is known to have at most some ten words. Exact by the chain rule, for whole
+texts in sum alone: from the right, which is the left side's sum; words in a random order, and so masked diffusion's
+bound, which is the left side's sum less -log P(length), since who fills masks sees the length (`objective_lengths`).
+Not computed: a single word from the right, unless it is near a text's start; a long middle; BERT's 80/10/10, where a
+word that is seen may be a wrong one.
 """
 
 import math

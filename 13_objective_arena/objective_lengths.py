@@ -26,7 +26,7 @@ def length_counts() -> Counter:
 
 
 def length_nats(length: int) -> float:
-    """Minus the log of the share of stories so long: counted, not exact, and each length up to CONTEXT once more than it
+    """Minus the log of the share of stories so long: counted, not exact, and each length to CONTEXT once more than it
     was seen, so that none is impossible. Raises ValueError for a length that no row has."""
     if not 1 <= length <= CONTEXT:
         raise ValueError(f"length is {length}: expected 1 to {CONTEXT} words")
