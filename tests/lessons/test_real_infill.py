@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import infill_rules
 import pytest
 import real_infill
 import real_infill_sweep
@@ -120,3 +121,56 @@ def test_each_part_runs(small):
     ]
     lifted = real_infill_sweep.run({"part": "mask", "text": "letter", "candidates": 4, "before": 8, "gaps": 2})["found"]
     assert found["left alone"]["open"] == pytest.approx(lifted["causal"]["open"], abs=1e-3)
+
+
+# Rules
+
+GOOD = {"left": 4, "right 8": 2, "other 8": 6, "shuffled 8": 6, "causal": 4, "asking, hole": 4, "all, hole": 7}
+GOOD |= {"all, the answer": 2, "left alone": 4, "right first": 4, "asked": 4}
+HITS = {"left": 0.2, "right 8": 0.5}
+
+
+def rows(change=lambda arm, text: 0.0):
+    """Two gaps of each text, half a nat beside a mean."""
+
+    def numbers(arm, text):
+        mean = GOOD[arm] + change(arm, text)
+        return {
+            "nats": [mean - 0.5, mean + 0.5],
+            "open": [mean, mean],
+            "hit": [HITS.get(arm, 0.2) + change(arm, text)] * 2,
+        }
+
+    def row(part, text):
+        arms = {"bayes": list(GOOD)[:4], "mask": list(GOOD)[4:8], "prompt": list(GOOD)[8:]}[part]
+        kind = {"part": part, "text": text, "candidates": infill_rules.NEAR, "before": real_infill.LEFT}
+        return kind | {"found": {arm: numbers(arm, text) for arm in arms}}
+
+    return [row(part, text) for text in real_infill.JUDGES for part in infill_rules.ALONE]
+
+
+def unmet(rows):
+    return {it.what for found in infill_rules.findings(rows).values() for it in found if not it.met}
+
+
+def test_gains_by_hand():
+    changed = rows(lambda arm, text: 1.0 * (arm == "right 8" and text == "diary"))
+    found = infill_rules.gain(changed, "bayes", "right 8")
+    assert sorted(found) == [1.0] + [2.0] * 7 and found[real_infill.JUDGES.index("diary")] == 1.0
+    assert infill_rules.gain(rows(), "mask", "all, hole", "open") == pytest.approx([-3.0] * 8)
+    assert infill_rules.share(rows(lambda arm, text: -0.5 * (arm == "asked")), "prompt", "asked") == pytest.approx(0.25)
+    with pytest.raises(ValueError, match="no row of 'mask', 'voyage'"):
+        infill_rules.gain([it for it in rows() if it["text"] != "voyage"], "mask", "all, hole")
+    with pytest.raises(ValueError, match="200 candidates"):
+        infill_rules.gain(rows(), "bayes", "right 8", n=200)
+
+
+def test_each_rule_can_fail():
+    """Each arm in turn is as good as the answer, or no better than nothing; one text alone fails the first rule."""
+    assert not unmet(rows())
+    texts_of = lambda arm, by: unmet(rows(lambda it, text: by * (it == arm)))  # noqa: E731
+    worse = [texts_of(arm, 3.0) for arm in GOOD]
+    better = [texts_of(arm, -4.0) for arm in GOOD]
+    assert set().union(*worse, *better) == {rule.what for rule in infill_rules.RULES}
+    one = unmet(rows(lambda arm, text: 3.0 * (arm == "right 8" and text == "diary")))
+    assert infill_rules.RULES[0].what in one
