@@ -1,7 +1,7 @@
 """What does each objective leave open, at best? python floor_sweep.py
 
-Writes results/floor.json, which the notebook shows; half an hour on one core. Nothing is trained: these are
-the exact floors of the held-out texts (`objective_world.held_out`), sixteen texts to a job.
+Writes results/floor.json, which the notebook shows; a quarter of an hour on one core. Nothing is trained:
+these are the exact floors of the held-out texts (`objective_world.held_out`), sixteen texts to a job.
 
     left            each word given all before it; from the right the sum is the same
     two sides       each word given all others

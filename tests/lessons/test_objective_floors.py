@@ -6,6 +6,8 @@ import random
 from dataclasses import replace
 
 import floor_sweep
+import floor_table
+import numpy as np
 import objective_fillings as fillings
 import objective_lengths
 import objective_world as world
@@ -14,6 +16,7 @@ import torch
 from objective_fillings import GAP, HOLE, TooMany
 from objective_floors import Told
 
+from shared.sweeps import stored
 from shared.world import END, Config, nats, next_token_distribution, offers, stories
 from shared.world.words import join, split
 
@@ -186,6 +189,27 @@ def test_lengths_are_those_of_rows():
     assert lengths.mean().item() == pytest.approx(sum(n * p for n, p in enumerate(shares, 1)), abs=4 * error + 1.2)
     with pytest.raises(ValueError, match="expected 1 to"):
         objective_lengths.length_nats(0)
+
+
+def test_a_floor_is_a_ratio_of_sums():
+    """By hand; the error by the jackknife, which agrees to the order of one text in twenty."""
+    nats, asked = np.random.default_rng(0).uniform(1, 9, (2, 20)).round()
+    found = floor_table.ratio(nats, asked)
+    assert (found.nats, found.targets) == (pytest.approx(nats.sum() / asked.sum()), asked.sum())
+    without = [np.delete(nats, i).sum() / np.delete(asked, i).sum() for i in range(20)]
+    assert found.error == pytest.approx(np.std(without) * math.sqrt(19), rel=0.1)
+
+
+def test_the_stored_floors_are_in_order():
+    """The more is seen the lower; a random order costs less than from the left, by what the length tells."""
+    rows, _ = stored(floor_sweep.SWEEP.results)
+    found = floor_table.floors(rows)
+    order = [found[it] for it in ("two sides", "masked 0.15", "masked 0.4", "left")]
+    assert all(a.nats + a.error < b.nats - b.error for a, b in itertools.pairwise(order))
+    assert found["left"].targets == (world.held_out(256) != world.PAD).sum()
+    assert found["random order"].nats == pytest.approx(found["left"].nats - 4.15 / 118.3, abs=2e-3)
+    with pytest.raises(ValueError, match="no row of 'left'"):
+        floor_table.columns([], "left")
 
 
 def test_what_cannot_be_asked():
