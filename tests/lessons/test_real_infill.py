@@ -12,6 +12,7 @@ from real_infill import RIGHT, Gap, candidates, gaps, judged, posterior, scores,
 from small_models import VOCABULARY, llama, tokens
 from torch.nn import functional as F
 
+from shared.sweeps import stored
 from shared.texts import OWN, texts
 
 CLOSE = {"rtol": 1e-9, "atol": 1e-9}  # float64
@@ -174,3 +175,12 @@ def test_each_rule_can_fail():
     assert set().union(*worse, *better) == {rule.what for rule in infill_rules.RULES}
     one = unmet(rows(lambda arm, text: 3.0 * (arm == "right 8" and text == "diary")))
     assert infill_rules.RULES[0].what in one
+
+
+def test_the_rules_read_what_is_stored():
+    found, _ = stored(real_infill_sweep.SWEEP.results)
+    kinds = infill_rules.findings(found)
+    assert sum(map(len, kinds.values())) == len(infill_rules.RULES)
+    left = infill_rules.mean(found, "bayes", "left")
+    assert left == pytest.approx(infill_rules.mean(found, "mask", "causal"), abs=1e-3)
+    assert left == pytest.approx(infill_rules.mean(found, "prompt", "left alone"), abs=1e-3)
