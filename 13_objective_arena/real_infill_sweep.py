@@ -12,11 +12,12 @@ are likeliest by the left alone, and the true one.
                 that anybody sees (a hole)
     prompt      the right side is told first, plainly or as a request, then the left
 
-With 200 candidates, and with 16 tokens before the gap, only the true right side is read, eight tokens of it, as of the
-controls. For each arm and each gap `nats` is of the true token among the candidates, `rank` its rank there, `hit`
-whether the best of the first 50 or 200 is the true one. "mask" and "prompt" have `open`, nats among all tokens, as
-well, and "mask" what is told: `next`, the token behind the gap, or `filler`, that which stands in it. `covered`: the
-true token is among the 50 or 200. The rules (`infill_rules`) were made by texts of `TRIED`, which do not judge.
+With 200 candidates, and with 16 tokens before the gap (`LATER`: not among the stored runs yet), only the true right
+side is read, eight tokens of it, as of the controls. For each arm and each gap `nats` is of the true token among the
+candidates, `rank` its rank there, `hit` whether the best of the first 50 or 200 is the true one. "mask" and "prompt"
+have `open`, nats among all tokens, as well, and "mask" what is told: `next`, the token behind the gap, or `filler`,
+that which stands in it. `covered`: the true token is among the 50 or 200. The rules (`infill_rules`) were made by texts
+of `TRIED`, which do not judge.
 """
 
 import random
@@ -118,7 +119,7 @@ def _stored(value: float | int) -> float | int:
 
 
 JOBS = [(part, text, CANDIDATES[0], LEFT) for text in JUDGES for part in PARTS]
-JOBS += [("bayes", text, *other) for other in ((CANDIDATES[0], SHORT), (CANDIDATES[1], LEFT)) for text in JUDGES]
+LATER = [("bayes", text, *other) for other in ((CANDIDATES[0], SHORT), (CANDIDATES[1], LEFT)) for text in JUDGES]
 SWEEP = Sweep(
     __file__,
     "real_infill",
