@@ -34,6 +34,8 @@ from objectives import (
     masked,
     prefix,
     right_to_left,
+    sees_all,
+    sees_left,
     span_corruption,
 )
 from torch import nn
@@ -79,6 +81,11 @@ def only(tokens: torch.Tensor, *at: int) -> torch.Tensor:
 def same(tokens: torch.Tensor, value: int) -> torch.Tensor:
     """A number for each text, (B,)."""
     return torch.full((len(tokens),), value)
+
+
+def sees_right(T: int) -> torch.Tensor:
+    """Each position sees itself and all after it, (1, T, T)."""
+    return sees_left(T).mT
 
 
 # What a text is asked
@@ -134,27 +141,31 @@ def cut_off(asked: Ask) -> Ask:
 
 class Arm(NamedTuple):
     """draw: what a step asks. own: the held-out question, and its floor, in `objective_own_floors`. both, left: see the
-    module; left is None for who reads from the right. writes: how texts are written, in `objective_jobs`."""
+    module; left is None for who reads from the right. reads: who sees whom in a text that is whole. writes: how texts
+    are written, in `objective_jobs`."""
 
     draw: Draw
     own: str
     both: Ask
     left: Ask | None
+    reads: Callable[[int], torch.Tensor]
     writes: str
 
 
 def _next(own: str, draw: Draw) -> Arm:
-    return Arm(draw, own, whole(causal), cut_off(whole(causal)), "left")
+    return Arm(draw, own, whole(causal), cut_off(whole(causal)), sees_left, "left")
 
 
 def _masking(own: str, draw: Draw) -> Arm:
-    return Arm(draw, own, hide_one, hide_rest, "masks")
+    return Arm(draw, own, hide_one, hide_rest, sees_all, "masks")
 
 
 ARMS = {
     "causal": _next("left", lambda x, g: causal(x, VOCABULARY)),
     "causal, 15 % asked": _next("left", lambda x, g: ask_share(causal(x, VOCABULARY), LOW, g)),
-    "right to left": Arm(lambda x, g: right_to_left(x, VOCABULARY), "right", whole(right_to_left), None, "right"),
+    "right to left": Arm(
+        lambda x, g: right_to_left(x, VOCABULARY), "right", whole(right_to_left), None, sees_right, "right"
+    ),
     "masked 15 %": _masking("masked 0.15", lambda x, g: masked(x, VOCABULARY, LOW, g, 1.0, 0.0)),
     "masked 15 %, 80/10/10": _masking("masked 0.15", lambda x, g: masked(x, VOCABULARY, LOW, g)),
     "masked 40 %": _masking("masked 0.4", lambda x, g: masked(x, VOCABULARY, HIGH, g, 1.0, 0.0)),
@@ -164,13 +175,15 @@ ARMS = {
         "prefix",
         prefix_of,
         cut_off(prefix_of),
-        "left",
+        sees_all,
+        "prefix",
     ),
     "spans": Arm(
         lambda x, g: span_corruption(x, draw_spans(x, VOCABULARY, generator=g), VOCABULARY),
         "spans",
         span_of_one,
         span_to_end,
+        sees_all,
         "spans",
     ),
     "middle": Arm(
@@ -178,6 +191,7 @@ ARMS = {
         "middle",
         middle_of_one,
         marked,
+        sees_left,
         "middle",
     ),
 }
