@@ -44,7 +44,7 @@ from objectives import (
 from shared.sweeps import stored
 
 ROWS = 32  # texts in a batch
-DRAWS = 4  # of the questions whose floor is a mean
+DRAWS = 2  # of the questions whose floor is a mean
 
 
 class Question(NamedTuple):
