@@ -28,6 +28,7 @@ from objective_world import (
     words_of,
 )
 
+from shared.hooks import hooked
 from shared.sweeps import best_rate, stored
 from shared.world import next_token_distribution
 from shared.world.words import join
@@ -46,15 +47,12 @@ def model():
 
 @pytest.fixture(scope="module")
 def text():
-    """A held-out story without its padding."""
-    row = held_out(1)[0]
-    return row[row != VOCABULARY.padding]
+    """The first words of a held-out story."""
+    return held_out(1)[0, :70]
 
 
 def log_p(model, tokens, seen):
     """A body's log probabilities of the next token for one text, by PyTorch's own attention mask. seen: (T, T)."""
-    from shared.hooks import hooked
-
     with hooked(model, {"mask": lambda mask, layer: seen}):
         return model(torch.tensor([tokens])).log_softmax(dim=-1)[0]
 
@@ -103,8 +101,7 @@ def test_a_word_is_asked_for_as_each_objective_is_defined(name, side, model, tex
     torch.testing.assert_close(found, by_hand(name, side, model, text), rtol=0, atol=1e-9)
 
 
-def test_from_the_right_the_law_is_that_of_the_text_turned_round(model, text):
-    """With angles that turn the other way, which the distance of two tokens decides, turned text is read alike."""
+def test_from_the_right_each_word_is_given_those_behind_it(model, text):
     found = jobs.answers(model, ARMS["right to left"].both, text, AT, CANDIDATES)
     T, wanted = len(text), []
     for word in CANDIDATES:
@@ -131,14 +128,14 @@ def test_all_arms_of_a_seed_begin_alike_and_read_the_same():
 
 
 def test_as_many_targets_in_as_many_runs():
-    """Sixty causal steps ask for as much as 400 of masks, within two in a hundred; fifteen of a hundred positions."""
+    """Sixty causal steps ask for as much as 400 of masks, within three in a hundred."""
     asked = {}
     for name in ("causal", "causal, 15 % asked", "masked 15 %"):
         texts = sweep.Texts(ARMS[name], 0)
         for _ in range(100):
             texts()
         asked[name] = texts.asked
-    assert asked["causal"] * sweep.EQUAL[0] / sweep.STEPS[0] == pytest.approx(asked["masked 15 %"], rel=0.02)
+    assert asked["causal"] * sweep.EQUAL[0] / sweep.STEPS[0] == pytest.approx(asked["masked 15 %"], rel=0.03)
     assert asked["causal, 15 % asked"] == pytest.approx(0.15 * asked["causal"], rel=0.03)
 
 
@@ -295,6 +292,7 @@ def test_rules_can_be_met_and_can_fail():
     equal = [row | {"excess": 0.4} for row in rows[False]]
     assert not any(it.met for it in rules.against(equal))
     assert [it.met for it in rules.limits(rows[False])] == [True, True] * 2
+    assert [it.met for it in rules.limits(rows[True])] == [False, True] * 2
     for row in rows[False]:
         row["written"] = {"consistent": 0.5}
     assert {it.met for it in rules.further(rows[False])} == {True, False}
