@@ -108,7 +108,7 @@ def test_from_the_right_each_word_is_given_those_behind_it(model, text):
         row = [*text[:AT].tolist(), word, *text[AT + 1 :].tolist()]
         p = log_p(model, row, torch.ones(T, T, dtype=torch.bool).triu())
         wanted.append(sum(p[t, row[t - 1]].item() for t in range(1, T)))
-    torch.testing.assert_close(found, torch.tensor(wanted).double().log_softmax(dim=0), rtol=0, atol=1e-9)
+    torch.testing.assert_close(found, torch.tensor(wanted, dtype=torch.float64).log_softmax(dim=0), rtol=0, atol=1e-9)
 
 
 # What arms are trained on
