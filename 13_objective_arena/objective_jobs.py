@@ -1,6 +1,6 @@
 """What every objective is asked in common, on the same held-out texts; what each writes is in `objective_stories`.
 
-    one_word(model, arm)        # a word of a kind, among all of its kind: the left given, and both sides
+    one_word(model, arm, 96)    # a word of a kind, among all of its kind: the left given, and both sides
     probe(model, arm, 96)       # where the hero is, told by a linear map of the last state at each full stop
 
 One word: a name, an age, a job, a place, a colour and so on stands at a random position; the candidates are the words
@@ -30,7 +30,7 @@ from shared.world import nats, state
 from shared.world.words import KIND, join
 
 ASKED = ("first name", "last name", "age", "job", "town", "food", "animal", "object", "colour", "place", "pronoun")
-PLACES, PER_TEXT = 128, 2  # texts, and positions in each
+PER_TEXT = 2  # positions
 
 
 # One word
@@ -85,13 +85,13 @@ def told(found: list[torch.Tensor], n: int) -> dict[str, float]:
     return {"nats": round(math.fsum(lost) / len(lost), 4), "hit": round(sum(hits) / len(hits), 4)}
 
 
-def one_word(model: nn.Module, arm: Arm, n: int = PLACES) -> dict[str, dict[str, float]]:
+def one_word(model: nn.Module, arm: Arm, n: int) -> dict[str, dict[str, float]]:
     """With both sides, and with the left alone where an objective can read it."""
     sides = {"both": arm.both} | ({"left": arm.left} if arm.left else {})
     return {side: told([answers(model, asked, *it) for it in places(n)], n) for side, asked in sides.items()}
 
 
-def one_word_floor(n: int = PLACES) -> dict[str, dict[str, float]]:
+def one_word_floor(n: int) -> dict[str, dict[str, float]]:
     """What the world's own law gives."""
     return {side: told([law(*it, side == "left") for it in places(n)], n) for side in ("both", "left")}
 
