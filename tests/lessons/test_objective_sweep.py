@@ -11,8 +11,8 @@ import objective_stories as told
 import objective_sweep as sweep
 import pytest
 import torch
-from floor_sweep import held_out_stories
 from objective_arms import ARMS, VOCABULARY, new_body
+from objective_floors import Told
 from objective_world import (
     CONTEXT,
     MASK,
@@ -48,7 +48,7 @@ def model():
 @pytest.fixture(scope="module")
 def text():
     """The first words of a held-out story."""
-    return held_out(1)[0, :70]
+    return held_out(1)[0, :60]
 
 
 def log_p(model, tokens, seen):
@@ -128,15 +128,15 @@ def test_all_arms_of_a_seed_begin_alike_and_read_the_same():
 
 
 def test_as_many_targets_in_as_many_runs():
-    """Sixty causal steps ask for as much as 400 of masks, within three in a hundred."""
+    """Sixty causal steps ask for as much as 400 of masks, within five in a hundred."""
     asked = {}
     for name in ("causal", "causal, 15 % asked", "masked 15 %"):
         texts = sweep.Texts(ARMS[name], 0)
-        for _ in range(100):
+        for _ in range(40):
             texts()
         asked[name] = texts.asked
-    assert asked["causal"] * sweep.EQUAL[0] / sweep.STEPS[0] == pytest.approx(asked["masked 15 %"], rel=0.03)
-    assert asked["causal, 15 % asked"] == pytest.approx(0.15 * asked["causal"], rel=0.03)
+    assert asked["causal"] * sweep.EQUAL[0] / sweep.STEPS[0] == pytest.approx(asked["masked 15 %"], rel=0.05)
+    assert asked["causal, 15 % asked"] == pytest.approx(0.15 * asked["causal"], rel=0.05)
 
 
 # Own floors
@@ -147,7 +147,7 @@ def test_the_floor_of_masks_and_spans_is_of_what_was_asked():
     tokens = held_out(17)
     low = own.hidden_in("masked 0.15", tokens)
     for i in (0, 16):
-        nats = sum(held_out_stories()[i].masked(low[i].nonzero()[:, 0].tolist()))
+        nats = sum(Told(words_of(tokens[i])).masked(low[i].nonzero()[:, 0].tolist()))
         assert nats == pytest.approx(own.column("masked 0.15", "nats")[i], abs=1e-4)
     gone = own.hidden_in("span 0.15", tokens).sum(dim=1)
     batches = own.own_question("spans", 17).batches
@@ -167,7 +167,7 @@ def test_a_perfect_reader_is_at_the_floor():
         mine = nats.repeat(len(asked) // 8, 1)[:, 1:][asked[:, :-1]]
         assert question.floor == pytest.approx(mine.mean().item(), rel=1e-9)
     assert own.own_question("right", 8).floor == own.own_question("left", 8).floor
-    text = held_out_stories()[0]
+    text = Told(words_of(tokens[0]))
     assert nats[0, : len(text.words)].tolist() == pytest.approx(text.left, abs=1e-4)
 
 
@@ -199,14 +199,14 @@ def test_the_law_of_a_word_is_the_worlds():
     p = next_token_distribution(join(said[:at]), jobs.WORLD)
     wanted = torch.tensor([p.get(names()[it], 0.0) for it in candidates], dtype=torch.float64)
     torch.testing.assert_close(jobs.law(text, at, candidates, True).exp(), wanted / wanted.sum())
-    floors = jobs.one_word_floor(16)
+    floors = jobs.one_word_floor(12)
     assert floors["both"]["nats"] < floors["left"]["nats"] and floors["both"]["hit"] > floors["left"]["hit"]
     assert floors["both"]["nats"] >= 0
 
 
 def test_a_probe_finds_what_is_there_and_no_more(monkeypatch):
     """States that tell the place in each of 48 numbers, and states of noise."""
-    n = 24
+    n = 12
     tokens, generator = held_out(2 * n), torch.Generator().manual_seed(0)
     noise = torch.randn(*tokens.shape, 48, generator=generator)
     states = noise.clone()
@@ -216,7 +216,7 @@ def test_a_probe_finds_what_is_there_and_no_more(monkeypatch):
     monkeypatch.setattr(jobs, "last_states", lambda *_: states)
     assert jobs.probe(None, ARMS["causal"], n) == 1
     monkeypatch.setattr(jobs, "last_states", lambda *_: noise)
-    assert jobs.probe(None, ARMS["causal"], n) < jobs.most_frequent(n) + 0.1
+    assert jobs.probe(None, ARMS["causal"], n) < jobs.most_frequent(n) + 0.15
 
 
 def test_last_states_see_what_an_objective_reads(model):
