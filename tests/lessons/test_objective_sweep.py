@@ -48,7 +48,7 @@ def model():
 @pytest.fixture(scope="module")
 def text():
     """The first words of a held-out story."""
-    return held_out(1)[0, :60]
+    return held_out(1)[0, :50]
 
 
 def log_p(model, tokens, seen):
@@ -206,7 +206,7 @@ def test_the_law_of_a_word_is_the_worlds():
 
 def test_a_probe_finds_what_is_there_and_no_more(monkeypatch):
     """States that tell the place in each of 48 numbers, and states of noise."""
-    n = 12
+    n = 8
     tokens, generator = held_out(2 * n), torch.Generator().manual_seed(0)
     noise = torch.randn(*tokens.shape, 48, generator=generator)
     states = noise.clone()
@@ -251,7 +251,8 @@ def test_true_stories_are_without_fault(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["causal", "right to left", "masked 40 %", "spans", "middle"])
-def test_stories_begin_and_are_made_of_words(name):
+def test_stories_begin_and_are_made_of_words(name, monkeypatch):
+    monkeypatch.setattr(told, "LONGEST", 30)
     for text in told.WRITES[ARMS[name].writes](new_body(0), 1):
         assert text[0] == ids()["Once"] or (name == "right to left" and text[-1] == ids()["\n"])
         assert 1 < len(text) <= CONTEXT and VOCABULARY.is_word(torch.tensor(text)).all()
