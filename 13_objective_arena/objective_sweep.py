@@ -1,0 +1,167 @@
+"""Which objective is harder to learn, per what? python objective_sweep.py --workers 2
+
+Writes results/objective.json, which the notebook shows; some forty minutes on two quiet cores, by the cost of a step
+(0.04 s) and of the common jobs (12 s a model). The arms are those of `objective_arms`: one body, 48 wide with
+two layers, of 66,000 weights, the same for all arms of a seed, and the same stories in the same order.
+
+A row has, of an arm's own question on held-out stories (`objective_own_floors`): `loss`, its exact `floor`, and
+`excess`, the loss above it, in nats per target, of 256 stories; and curves of 64 stories, a number for each look:
+steps `done`, tokens `read` and targets `asked` by then, `excess_by_step`. An arm's own question is plain masks for
+80/10/10 too, since the floor is known for them, and all positions where 15 % were asked. A curve is of one run whose
+rate falls at its end only: at equal targets an arm is compared by a run of its own length (60 steps of causal ask for
+as much as 400 of masks of 15 %).
+
+A row of a seed that judges has the common jobs besides (`objective_jobs`, `objective_stories`): `one_word`, `middle`,
+`probe`, `written`. The row of task "world" says what the world's own law gives, and how often a map of nothing is
+right.
+
+Training is `shared.training.fit`: AdamW with betas 0.9 and 0.95, weight decay 0.1 on matrices, gradients clipped at 1,
+a tenth of the steps to warm up and a cosine down to a tenth. A step has eight stories: with sixteen, two lengths four
+times apart would not be done in an hour. Seeds below 10 try rates. Seeds from 10 up are trained at each arm's best one
+alone, so that what is said of an arm is not said by the seeds that chose its rate. The jobs are those that try rates,
+for now: `JUDGED` is for when `BEST` is known.
+"""
+
+import functools
+import sys
+from collections.abc import Iterable
+
+import floor_sweep
+import torch
+from objective_arms import ARMS, VOCABULARY, Arm, new_body
+from objective_jobs import most_frequent, one_word, one_word_floor, probe
+from objective_own_floors import Question, own_question
+from objective_stories import middle, written
+from objective_world import batches
+from objectives import Batch, held_out_loss, training_loss
+from torch import nn
+
+from shared.sweeps import Sweep, main
+from shared.training import fit
+
+ROWS, LOOKS = 8, 10  # stories in a step; looks at a run
+STEPS = [400, 1600]
+EQUAL = [60, 240]  # causal steps with as many targets as masks of 15 % have in STEPS
+JUDGES = [10, 11, 12]
+SIZES = {"own": 256, "look": 64, "one_word": 96, "middle": 48, "probe": 96, "written": 16}  # held-out texts
+
+
+class Texts:
+    """What an arm is trained on: the batches of a seed, and how much of them was read and asked.
+
+    texts(): the next batch. read, asked: tokens that are no padding, and targets, so far.
+    """
+
+    def __init__(self, arm: Arm, seed: int):
+        self.arm, self.stream = arm, batches(seed, ROWS)
+        self.generator = torch.Generator().manual_seed(seed)
+        self.read, self.asked = 0, 0
+
+    def __call__(self) -> Batch:
+        tokens = next(self.stream)
+        batch = self.arm.draw(tokens[:, : int((tokens != VOCABULARY.padding).sum(dim=1).max())], self.generator)
+        self.read += int((batch.inputs != VOCABULARY.padding).sum())
+        self.asked += int((batch.weights > 0).sum())
+        return batch
+
+
+@functools.cache
+def question(name: str, n: int) -> Question:
+    """An arm's own question, made once in a process."""
+    return own_question(name, n)
+
+
+def excess(model: nn.Module, asked: Question) -> float:
+    """Nats per target above the floor."""
+    return round(held_out_loss(model, asked.batches) - asked.floor, 5)
+
+
+def run(job: dict) -> dict:
+    """Train one arm, and judge it if its seed judges. job: task, arm, rate, steps and seed; `texts`: at most so many
+    held-out ones. Task "world": what its law gives."""
+    most = {name: min(n, job.get("texts", n)) for name, n in SIZES.items()}
+    if job["task"] == "world":
+        return {"one_word": one_word_floor(most["one_word"]), "probe": most_frequent(most["probe"])}
+    arm = ARMS[job["arm"]]
+    model, own = new_body(job["seed"]), question(arm.own, most["own"])
+    seen = train(model, job, Texts(arm, job["seed"]), question(arm.own, most["look"]))
+    if seen is None:
+        return {"excess": None}
+    above = excess(model, own)
+    found = {"loss": round(above + own.floor, 5), "floor": round(own.floor, 5), "excess": above} | seen
+    return found | common(model, arm, most) if job["seed"] in JUDGES else found
+
+
+def train(model: nn.Module, job: dict, texts: Texts, asked: Question) -> dict[str, list] | None:
+    """Train in place. What was seen by the way, a number for each look; None if it diverged."""
+
+    def look():
+        return {"read": texts.read, "asked": texts.asked, "excess_by_step": excess(model, asked)}
+
+    how = {"loss": training_loss, "watch": look, "watch_every": max(1, job["steps"] // LOOKS), "label": None}
+    history = fit(model, texts, job["steps"], job["rate"], **how)
+    if history.stopped:
+        return None
+    found = {name: [it[name] for it in history.watched] for name in ("read", "asked", "excess_by_step")}
+    return found | {"done": [it["step"] + 1 for it in history.watched]}
+
+
+def common(model: nn.Module, arm: Arm, texts: dict[str, int]) -> dict:
+    """The jobs that all arms have in common, of so many texts each."""
+    return {
+        "one_word": one_word(model, arm, texts["one_word"]),
+        "middle": middle(model, arm, texts["middle"]),
+        "probe": probe(model, arm, texts["probe"]),
+        "written": written(model, arm, texts["written"]),
+    }
+
+
+def runs(arms: Iterable[str], steps: int, rates: Iterable[float], seeds: Iterable[int]) -> list[dict]:
+    """Each arm at each rate by each seed."""
+    return [
+        {"task": "train", "arm": arm, "rate": rate, "steps": steps, "seed": seed}
+        for arm in arms
+        for rate in rates
+        for seed in seeds
+    ]
+
+
+RATES = [3e-3, 1e-2, 3e-2]
+LONG = ["causal", "causal, 15 % asked", "masked 15 %", "masked 40 %", "diffusion", "middle"]
+TRIED = [
+    *runs(ARMS, STEPS[0], RATES, [0]),
+    *runs(LONG, STEPS[1], RATES, [0]),
+    *runs(["causal"], EQUAL[0], [1e-2, 3e-2, 1e-1], [0]),
+    *runs(["causal"], EQUAL[1], RATES, [0]),
+]
+
+BEST = {("causal", EQUAL[0]): 3e-2}  # where it is not 1e-2
+
+
+def judged(arms: Iterable[str], steps: int) -> list[dict]:
+    """Each arm at its best rate, by the seeds that judge."""
+    return [job for arm in arms for job in runs([arm], steps, [BEST.get((arm, steps), 1e-2)], JUDGES)]
+
+
+JUDGED = [
+    *judged(ARMS, STEPS[0]),
+    *judged(LONG, STEPS[1]),
+    *judged(["causal"], EQUAL[0]),
+    *judged(["causal"], EQUAL[1]),
+    {"task": "world"},
+]
+QUICK = ["causal", "masked 15 %", "middle"]
+SWEEP = Sweep(
+    __file__,
+    "objective",
+    run,
+    jobs=TRIED,
+    quick=[job | {"texts": 1} for job in [*runs(QUICK, 2, [1e-2], JUDGES[:1]), {"task": "world"}]],
+    cost=lambda job: job.get("steps", 100) + 400 * (job.get("seed") in JUDGES),
+    comparable=lambda job: job.get("steps", 0) <= STEPS[0],
+    tolerance={"loss": 0.03, "excess": 0.03, "excess_by_step": 0.2},
+    files=[floor_sweep.SWEEP.results],
+)
+
+if __name__ == "__main__":
+    sys.exit(main(SWEEP))
