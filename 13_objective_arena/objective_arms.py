@@ -1,4 +1,4 @@
-"""The objectives that `objective_sweep` compares: one body, one world, and what each objective asks of a text.
+"""The objectives that `objective_training` compares: one body, one world, and what each objective asks of a text.
 
     arm = ARMS["masked 15 %"]
     batch = arm.draw(tokens, generator)        # what it is trained on

@@ -1,6 +1,6 @@
 """What the sweep must show, written before the seeds that judge were run; bounds are by an earlier world's pilot.
 
-    rows, how = stored(objective_sweep.SWEEP.results)
+    rows, how = stored(objective_training.SWEEP.results)
     excess(rows, "masked 15 %", 400)                   # nats per target above its own floor, by seed
     supports(rows), against(rows), limits(rows)        # `Finding`s for the verdict
     further(rows)                                      # what is said beside it
@@ -20,7 +20,7 @@ and 1.33 for masks above about .25.
 
 from collections.abc import Callable, Iterable, Mapping
 
-from objective_sweep import EQUAL, JUDGES, STEPS
+from objective_training import EQUAL, JUDGES, STEPS
 
 from shared.finding import Finding
 

@@ -8,7 +8,7 @@ import objective_jobs as jobs
 import objective_own_floors as own
 import objective_rules as rules
 import objective_stories as told
-import objective_sweep as sweep
+import objective_training as sweep
 import pytest
 import torch
 from objective_arms import ARMS, VOCABULARY, new_body

@@ -1,4 +1,4 @@
-"""Which objective is harder to learn, per what? python objective_sweep.py --workers 2
+"""Which objective is harder to learn, per what? python objective_training.py --workers 2
 
 Writes results/objective.json, which the notebook shows; some forty minutes on two quiet cores, by the cost of a step
 (0.04 s) and of the common jobs (12 s a model). The arms are those of `objective_arms`: one body, 48 wide with
@@ -19,7 +19,7 @@ Training is `shared.training.fit`: AdamW with betas 0.9 and 0.95, weight decay 0
 a tenth of the steps to warm up and a cosine down to a tenth. A step has eight stories: with sixteen, two lengths four
 times apart would not be done in an hour. Seeds below 10 try rates. Seeds from 10 up are trained at each arm's best one
 alone, so that what is said of an arm is not said by the seeds that chose its rate. The jobs are those that try rates,
-for now: `JUDGED` is for when `BEST` is known.
+for now: `JUDGED` is for when `BEST` is known. Nothing is stored yet; when it is, this file is called a sweep.
 """
 
 import functools
