@@ -6,6 +6,7 @@
 """
 
 import math
+from itertools import cycle, islice
 
 import objectives
 import torch
@@ -19,9 +20,9 @@ from shared.training import fit
 
 VOCABULARY = Vocabulary(range(len(SPECIAL), len(names())), PAD, MASK, STOP, (PREFIX, SUFFIX, MIDDLE), SENTINELS)
 WIDTH, LAYERS, HEADS, CONTEXT = 32, 2, 2, 80
-STEPS, TEXTS, LEARNING_RATE = 60, 16, 1e-2
+STEPS, TEXTS, LEARNING_RATE = 48, 16, 1e-2
 LENGTHS = (48, 33, 21, 12)  # of the texts of a batch, in turn
-HIDDEN = 0.3  # of the words, where words are masked or spans are cut out
+RATE = 0.3  # of the words that are masked, or cut out in spans
 MASK_SHARE, RANDOM_SHARE = 0.8, 0.1  # of these: what becomes a mask, and what any word
 SUFFIX_FIRST = True  # where the middle is filled in
 
@@ -34,16 +35,16 @@ def texts(seed=0, n=TEXTS):
         yield rows.masked_fill(torch.arange(max(LENGTHS)) >= lengths, PAD)
 
 
-def batch_of(name, tokens, generator=None):
+def batch_of(name, tokens, generator=None, rate=RATE):
     """What an objective asks of texts."""
     match name:
         case "masked":
-            return objectives.masked(tokens, VOCABULARY, HIDDEN, generator, MASK_SHARE, RANDOM_SHARE)
+            return objectives.masked(tokens, VOCABULARY, rate, generator, MASK_SHARE, RANDOM_SHARE)
         case "prefix":
             lengths = objectives.draw_cuts(tokens, VOCABULARY, 1, generator)[:, 0]
             return objectives.prefix(tokens, VOCABULARY, lengths)
         case "spans":
-            hidden = objectives.draw_spans(tokens, VOCABULARY, HIDDEN, generator=generator)
+            hidden = objectives.draw_spans(tokens, VOCABULARY, rate, generator=generator)
             return objectives.span_corruption(tokens, hidden, VOCABULARY)
         case "middle":
             cuts = objectives.draw_cuts(tokens, VOCABULARY, 2, generator)
@@ -66,18 +67,18 @@ def loss(model, *batch):
     return objectives.objective_loss(objectives.read(model, batch), batch)
 
 
-def train(name, seed=0, steps=STEPS, n=TEXTS):
-    """A trained model, and the loss of each step."""
-    model, stream, generator = new_model(seed), texts(seed, n), torch.Generator().manual_seed(seed)
-    history = fit(
-        model,
-        lambda: batch_of(name, next(stream), generator),
-        steps,
-        LEARNING_RATE,
-        loss=loss,
-        label=None,
-    )
-    return model, history.loss
+def asked(name, seed=0, n=TEXTS, repeated=None, rate=RATE):
+    """Endless batches of what an objective asks. repeated: the texts are as many batches, again and again (None: all
+    are new)."""
+    generator, tokens = torch.Generator().manual_seed(seed), texts(seed, n)
+    tokens = tokens if repeated is None else cycle(islice(tokens, repeated))
+    return (batch_of(name, it, generator, rate) for it in tokens)
+
+
+def train(name, seed=0, steps=STEPS, **how):
+    """A trained model, and the loss of each step. how: as `asked` takes it."""
+    model, batches = new_model(seed), asked(name, seed, **how)
+    return model, fit(model, lambda: next(batches), steps, LEARNING_RATE, loss=loss, label=None).loss
 
 
 def gradients(model, batch, n=1):
