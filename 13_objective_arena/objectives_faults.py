@@ -93,7 +93,7 @@ FAULTS = [
                 "return ask(inputs, tokens, sees_all(tokens.shape[1]), vocabulary)",
             )
         ],
-        symptom="Trained with masks, the loss is soon far below that of all other objectives. Gaps are filled no better.",
+        symptom="With masks the loss is soon far below that of all other objectives. Gaps are filled no better.",
         hints=["Of which words does the model know much, and of which little?", "Over which words is the loss a mean?"],
         seen_in="lucidrains/mlm-pytorch#3: the loss was that of all tokens; fixed there. "
         "EricFillion/happy-transformer#128: another number stood for what is to be ignored; fixed there.",
@@ -129,14 +129,14 @@ FAULTS = [
         evidence=evidence.fates,
     ),
     Fault(
-        name="the prefix that is seen is one token longer than the one that is given: the first word to be written shows",
+        name="the prefix that is seen is one token longer than the one that is given: the first target is in sight",
         changes=[
             Change(
                 "return sees_left(T) | (torch.arange(T) < lengths[:, None, None])",
                 "return sees_left(T) | (torch.arange(T) <= lengths[:, None, None])",
             )
         ],
-        symptom="With prefixes the loss is lower than without. The first word that is written after one is mostly wrong.",
+        symptom="With prefixes the loss is lower than without. The first word written after one is mostly wrong.",
         hints=["Which word is known before it is written, and from where?", "How many columns are seen by all rows?"],
         seen_in="no thread: planted because a loss that is too good is noticed last.",
         evidence=evidence.prefixes,
@@ -171,7 +171,7 @@ FAULTS = [
                 "return torch.cat([tokens.flatten()[1:], tokens.new_tensor([vocabulary.padding])]).view_as(tokens)",
             )
         ],
-        symptom="A text is cut off after 48 words, in the middle of a sentence. The model has its own idea what follows.",
+        symptom="A text is cut off after 48 words, in mid-sentence. What the model goes on with does not fit.",
         hints=["After which lengths is it sure, and of what?", "What stands behind the last word of a row, in memory?"],
         seen_in="huggingface/transformers#47394: targets leaked from one row of a batch to another; reported there.",
         evidence=evidence.cut_off,
@@ -180,11 +180,19 @@ FAULTS = [
         name="each part's mean is divided by the number of parts: a word of a short part counts more",
         changes=[
             Change(
-                "(loss(model, *part) * part.weights.sum() / asked).backward()",
-                "(loss(model, *part) / n).backward()",
+                """
+                asked = batch.weights.sum()
+                for part in zip(*(each.chunk(n) for each in batch), strict=True):
+                    part = objectives.Batch(*part)
+                    (loss(model, *part) * part.weights.sum() / asked).backward()
+                """,
+                """
+                for part in zip(*(each.chunk(n) for each in batch), strict=True):
+                    part = objectives.Batch(*part)
+                    (loss(model, *part) / n).backward()
+                """,
                 in_caller=True,
-            ),
-            Change("asked = batch.weights.sum()", "", in_caller=True),
+            )
         ],
         symptom="Gradients were added up over two parts of a batch, and over four: all is well. With more, it is not.",
         hints=["How many words has each part of four, and each of eight?", "When is a mean of means the mean?"],
@@ -210,10 +218,12 @@ FAULTS = [
         name="the sum of the losses is divided by all positions, not by those that are asked",
         changes=[
             Change(
-                "return (losses(logits, batch) * batch.weights).sum() / torch.where(total > 0, total, 1.0)",
+                """
+                total = batch.weights.sum()
+                return (losses(logits, batch) * batch.weights).sum() / torch.where(total > 0, total, 1.0)
+                """,
                 "return (losses(logits, batch) * batch.weights).mean()",
-            ),
-            Change("total = batch.weights.sum()", ""),
+            )
         ],
         symptom="Masking fewer words is better at once, before anything is learnt, and spans are better than causal.",
         hints=[
@@ -286,7 +296,7 @@ FAULTS = [
             ),
             Change(
                 "seen = seen & real[:, None, :] | torch.eye(inputs.shape[1], dtype=torch.bool)",
-                "seen = seen & (real[:, None, :] | real[:, :, None])",
+                "seen = seen.expand(len(inputs), -1, -1)",
             ),
         ],
         symptom="The same four texts cost something else beside a longer one.",
@@ -298,11 +308,11 @@ FAULTS = [
         evidence=evidence.padding,
     ),
     Fault(
-        name="the ids that are not words are not taken out: masks are written where masks were",
+        name="of the ids that are not words padding alone is taken out: masks are written where masks were",
         changes=[
             Change(
                 "return logits.masked_fill(~VOCABULARY.is_word(torch.arange(VOCABULARY.size)), -math.inf)",
-                "return logits",
+                "return logits.masked_fill(torch.arange(VOCABULARY.size) == PAD, -math.inf)",
                 in_caller=True,
             )
         ],
@@ -327,7 +337,7 @@ FAULTS = [
         evidence=evidence.rare,
     ),
     Fault(
-        name="the middle is asked for by the prompt of the other order: prefix first, after a training with suffix first",
+        name="the prompt has the other order: prefix first, after a training with the suffix first",
         changes=[
             Change(
                 "return [PREFIX, SUFFIX, *after, MIDDLE, *before] if SUFFIX_FIRST else "
@@ -356,22 +366,22 @@ FAULTS = [
         evidence=evidence.neighbours,
     ),
     Fault(
-        name="masks are written into the tokens themselves, and then asked for",
+        name="targets are taken from the inputs, after the words were masked: a mask is asked for at each mask",
         changes=[
             Change(
-                "inputs = tokens.masked_fill(hidden, vocabulary.mask)",
-                "inputs = tokens.masked_fill_(hidden, vocabulary.mask)",
+                "return ask(inputs, tokens, sees_all(tokens.shape[1]), vocabulary, hidden)",
+                "return ask(inputs, inputs, sees_all(tokens.shape[1]), vocabulary, hidden)",
             )
         ],
         symptom="Diffusion is learnt in a dozen steps, to the last digit. It writes nothing that fits.",
-        hints=["What would be right to answer in every such training?", "When are the targets taken, before or after?"],
-        seen_in="no thread: planted because one character does it.",
+        hints=["What would be right to answer in every such training?", "From what are the targets taken, and when?"],
+        seen_in="no thread: planted because its loss is the best that there is.",
         evidence=evidence.diffusion,
     ),
     Fault(
         name="a setting: all chosen words become masks, so that the model is never asked about a word that it sees",
         changes=[Change("MASK_SHARE, RANDOM_SHARE = 0.8, 0.1", "MASK_SHARE, RANDOM_SHARE = 1.0, 0.0", in_caller=True)],
-        symptom="A model fills gaps as well as any. Asked which words of a text are wrong, it points at right ones too.",
+        symptom="A model fills gaps as well as any. Asked which words of a text are wrong, it names right ones too.",
         hints=["What has it learnt to do with a word that is no mask?", "Which words were targets in training?"],
         seen_in="no thread: planted because the loss does not show it.",
         evidence=evidence.doubted,

@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from shared.hooks import hooked
 
-
 NEW = 999  # the seed of texts that no patient has read
 
 
