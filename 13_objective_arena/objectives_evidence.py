@@ -46,16 +46,16 @@ def _masking(caller, name):
 
 
 def prefixes(helper, caller):
-    """A training with prefixes: nats of the words after a prefix, where the text goes on and where it ends there."""
+    """A training with prefixes: what its model says of words after a prefix, where texts go on and where they end."""
     model, losses = caller.train("prefix")
-    stream = caller.texts(seen.NEW)
-    tokens = torch.cat([next(stream)[::4] for _ in range(8)])  # 32 of the longest
+    tokens = _longest(caller, 8)
     lines = ["a training: prefix", *_losses(losses), ""]
-    lines += ["nats of each word after a prefix, on new texts", _row("word after the prefix", range(1, 7))]
+    lines.append("a new text, whole, and the same text ended before the word that is asked for: by how many nats the")
+    lines += ["answers differ", _row("word after the prefix", range(1, 7))]
     for start in STARTS:
-        whole, ended = seen.after_prefix(helper, caller, model, tokens, start, 6)
-        lines.append(_row(f"{start} words, whole texts", _two(whole)))
-        lines.append(_row("  texts that end before it", _two(ended)))
+        mean, largest = seen.after_prefix(helper, caller, model, tokens, start, 6)
+        lines.append(_row(f"prefix of {start}: the true word", _two(mean)))
+        lines.append(_row("  largest of all 200 ids", _two(largest)))
     return Evidence("\n".join(lines))
 
 
@@ -72,7 +72,7 @@ def continued(helper, caller):
 def cut_off(helper, caller):
     """A causal training, and the word that its model expects after beginnings of new texts, by their length."""
     model, losses = caller.train("causal")
-    rows = seen.held_out(caller)[::4][:3]
+    rows = _longest(caller, 3)
     lines = ["a training: causal, texts of 48 words and shorter ones", *_losses(losses), ""]
     lines.append("beginnings of three new texts of 48 words; the likeliest next word, and its probability")
     for row in rows:
@@ -234,7 +234,7 @@ def bits(helper, caller):
 def middles(helper, caller):
     """A training to fill in the middle, and what its model writes between two parts of new texts."""
     model, losses = caller.train("middle", steps=72)
-    rows = [row.tolist() for row in seen.held_out(caller, 8)[::4]]
+    rows = [row.tolist() for row in _longest(caller, 2)]
     lines = ["a training: fill in the middle", _row("step", (0, 18, 36, 54, 71))]
     lines += [_row("loss of the step", [f"{losses[at]:.2f}" for at in (0, 18, 36, 54, 71)]), ""]
     lines.append("new texts: some words before the gap [what was written; what stood there] some words after it")
@@ -250,8 +250,7 @@ def middles(helper, caller):
 def gaps(helper, caller):
     """A training by spans: nats of the words of each gap, and who sees whom in one of its batches."""
     model, losses = caller.train("spans")
-    stream = caller.texts(seen.NEW)
-    tokens = torch.cat([next(stream)[::4] for _ in range(8)])  # 32 of the longest
+    tokens = _longest(caller, 32)
     hidden = helper.draw_spans(tokens, caller.VOCABULARY, caller.RATE, generator=torch.Generator().manual_seed(0))
     found = seen.gaps(caller, model, tokens, hidden)
     lines = ["a training: spans", *_losses(losses), "", "32 new texts of 48 words, 14 of them in five gaps"]
@@ -265,7 +264,7 @@ def gaps(helper, caller):
 
 def neighbours(helper, caller):
     """The loss of texts alone, and side by side in two orders."""
-    model, tokens = caller.train("prefix", steps=24)[0], seen.held_out(caller)[::4]
+    model, tokens = caller.train("prefix", steps=24)[0], _longest(caller, 4)
     lengths = torch.tensor([3, 30, 9, 18])
     lines = ["four new texts of 48 words; prefix objective, a model after 24 steps: nats a word of each"]
     lines.append(_row("text", "ABCD"))
@@ -297,9 +296,7 @@ def noise(helper, caller):
 
 def directions(helper, caller):
     """Trainings in both directions, and whether the words of the other side matter."""
-    lines = []
-    stream = caller.texts(seen.NEW)
-    tokens = torch.cat([next(stream)[::4] for _ in range(4)])
+    lines, tokens = [], _longest(caller, 16)
     for name in ("causal", "right_to_left"):
         model, losses = caller.train(name, steps=37)
         told = seen.sides(helper, caller, model, tokens, name)
@@ -340,6 +337,11 @@ def _map(axis, batch):
     axis.set_yticks(range(n), said, fontsize=7)
     axis.set(title="grey: the position of the row sees that of the column", xlabel="is seen", ylabel="sees")
     axis.legend(loc="upper right", fontsize=8)
+
+
+def _longest(caller, n):
+    """n new texts of the longest length."""
+    return seen.held_out(caller, 4 * n)[::4]
 
 
 def _losses(losses):

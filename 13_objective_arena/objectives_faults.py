@@ -136,8 +136,11 @@ FAULTS = [
                 "return sees_left(T) | (torch.arange(T) <= lengths[:, None, None])",
             )
         ],
-        symptom="With prefixes the loss is lower than without. The first word written after one is mostly wrong.",
-        hints=["Which word is known before it is written, and from where?", "How many columns are seen by all rows?"],
+        symptom="Read at once, a text has one probability. Written word by word after its prefix it has another.",
+        hints=[
+            "Which word is answered for differently, and what is there to be seen in one case alone?",
+            "How many columns are seen by all rows?",
+        ],
         seen_in="no thread: planted because a loss that is too good is noticed last.",
         evidence=evidence.prefixes,
     ),

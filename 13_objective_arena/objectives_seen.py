@@ -43,16 +43,16 @@ def word_after(caller, model, text, n):
 
 @torch.no_grad()
 def after_prefix(helper, caller, model, tokens, start, words):
-    """Nats of each of the words after a prefix of `start`, in one reading of the whole text by the helper, and in
-    readings of what stands before the word alone: two rows."""
+    """What a model says of each of the words after a prefix of `start`, where the text goes on and where it ends before
+    that word: the mean gap of the word's own nats, and the largest gap of any word's."""
     lengths = torch.full((len(tokens),), start)
-    whole = helper.read(model, helper.prefix(tokens, caller.VOCABULARY, lengths))
-    rows = [[], []]
+    whole = helper.read(model, helper.prefix(tokens, caller.VOCABULARY, lengths)).log_softmax(dim=-1)
+    found = []
     for t in range(start, start + words):
-        part = objectives.read(model, objectives.prefix(tokens[:, :t], caller.VOCABULARY, lengths))
-        for row, logits in zip(rows, (whole[:, t - 1], part[:, -1]), strict=True):
-            row.append(float(F.cross_entropy(logits, tokens[:, t])))
-    return rows
+        part = helper.read(model, helper.prefix(tokens[:, :t], caller.VOCABULARY, lengths))[:, -1].log_softmax(dim=-1)
+        gap = (whole[:, t - 1] - part).abs()
+        found.append((float(gap.gather(1, tokens[:, t, None]).mean()), float(gap.max())))
+    return zip(*found, strict=True)
 
 
 @torch.no_grad()
