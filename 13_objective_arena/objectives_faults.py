@@ -268,12 +268,12 @@ FAULTS = [
         holds=_uniform_answers_need_the_log_in_bits,
     ),
     Fault(
-        name="nothing: the patient is healthy. How much is masked is drawn for each text, and a text with most of its "
-        "words masked is hard",
+        name="nothing: the patient is healthy. A text of which one word is masked weighs as much as one of which all "
+        "are, and so chance has much to say",
         changes=[],
         symptom="The loss of diffusion jumps up and down to the end. That of causal training does not.",
-        hints=["Which steps have a large loss: what was drawn there?", "Does the model get worse in between?"],
-        seen_in="no thread: planted because a mean over rates is noisy by itself.",
+        hints=["Does it jump if nothing is learnt?", "How many words bear a text's weight, if one of them is masked?"],
+        seen_in="no thread: planted because a mean over rates that are drawn is noisy by itself.",
         evidence=evidence.noise,
     ),
     Fault(
@@ -311,7 +311,7 @@ FAULTS = [
         evidence=evidence.padding,
     ),
     Fault(
-        name="of the ids that are not words padding alone is taken out: masks are written where masks were",
+        name="of the ids that are not words padding alone is taken out: masks and sentinels are written",
         changes=[
             Change(
                 "return logits.masked_fill(~VOCABULARY.is_word(torch.arange(VOCABULARY.size)), -math.inf)",
@@ -319,7 +319,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="Texts are filled in, and some are not quite full.",
+        symptom="Texts are filled in, word by word. Now and then what is written is no word.",
         hints=["Which ids has the model a logit for?", "Why is it rarer after more training, and never gone?"],
         seen_in="no thread: planted because training makes it rare. Sahoo et al. 2024 (arXiv 2406.07524) set the "
         "probability of a mask to 0.",
