@@ -242,7 +242,7 @@ FAULTS = [
         changes=[
             Change("lengths.append(len(kept))", "lengths.append(len(row))"),
         ],
-        symptom="Spans are cut out and asked for, and the loss is good. The first gaps of a text are filled at random.",
+        symptom="Spans are cut out and asked for, and the loss is good. The first gaps of a text are filled worse than the last.",
         hints=[
             "Which gaps are filled badly, and are these harder?",
             "Where does the prefix end, and where do the spans begin?",
@@ -363,8 +363,8 @@ FAULTS = [
                 "seen = batch.seen[0]",
             )
         ],
-        symptom="What a text costs depends on which text is the first of its batch.",
-        hints=["Which of the four lines alone are right?", "Whose prefix is whose?"],
+        symptom="What is answered to a text depends on which text is the first of its batch.",
+        hints=["Which text is answered as if it were alone?", "Whose prefix is whose?"],
         seen_in="no thread: planted because causal masks are all alike.",
         evidence=evidence.neighbours,
     ),
@@ -384,7 +384,7 @@ FAULTS = [
     Fault(
         name="a setting: all chosen words become masks, so that the model is never asked about a word that it sees",
         changes=[Change("MASK_SHARE, RANDOM_SHARE = 0.8, 0.1", "MASK_SHARE, RANDOM_SHARE = 1.0, 0.0", in_caller=True)],
-        symptom="A model fills gaps as well as any. Asked which words of a text are wrong, it names right ones too.",
+        symptom="A model fills gaps as well as any. Of the words that it takes for mistakes, too many are right.",
         hints=["What has it learnt to do with a word that is no mask?", "Which words were targets in training?"],
         seen_in="no thread: planted because the loss does not show it.",
         evidence=evidence.doubted,
@@ -411,16 +411,16 @@ FAULTS = [
         evidence=evidence.sizes,
     ),
     Fault(
-        name="reading from the right sees to the left: each word that is asked for is in sight",
+        name="targets are not shifted: each position is asked for the word that it is given",
         changes=[
             Change(
-                "return ask(tokens, before, sees_left(tokens.shape[1]).mT, vocabulary)",
-                "return ask(tokens, before, sees_left(tokens.shape[1]), vocabulary)",
+                "return ask(tokens, next_tokens(tokens, vocabulary), sees_left(tokens.shape[1]), vocabulary)",
+                "return ask(tokens, tokens, sees_left(tokens.shape[1]), vocabulary)",
             )
         ],
-        symptom="Read backwards, the stories hold hardly any surprise. As many nats should be in them either way.",
-        hints=["What is known of a word before it is asked for?", "Which words may matter, and which do?"],
-        seen_in="no thread: planted because what was turned around is half of it.",
-        evidence=evidence.directions,
+        symptom="Nothing is as easy as causal training: a few dozen steps, and there is nothing more to learn.",
+        hints=["What does the model write, and from where has it that word?", "What is asked for at a position?"],
+        seen_in="huggingface/transformers#27517: the loss of a causal model whose labels were not shifted; asked there.",
+        evidence=evidence.continued,
     ),
 ]

@@ -70,18 +70,9 @@ def gaps(caller, model, tokens, hidden):
 
 
 @torch.no_grad()
-def sides(helper, caller, model, tokens, name):
-    """Nats that an objective asks for at each position, with all words as they are, and with other words at all
-    positions that it must not see: of those next to the middle of whole texts."""
-    t = tokens.shape[1] // 2
-    other = torch.roll(tokens, 1, dims=0)
-    if name == "right_to_left":
-        changed, wanted = torch.cat([other[:, :t], tokens[:, t:]], dim=1), tokens[:, t - 1]
-    else:
-        changed, wanted = torch.cat([tokens[:, : t + 1], other[:, t + 1 :]], dim=1), tokens[:, t + 1]
-    make = getattr(helper, name)
-    logits = (helper.read(model, make(it, caller.VOCABULARY))[:, t] for it in (tokens, changed))
-    return [float(F.cross_entropy(it, wanted)) for it in logits]
+def answers(helper, caller, model, tokens, lengths):
+    """What a model says of every id at every position of texts with prefixes, in nats: (B, T, V)."""
+    return helper.read(model, helper.prefix(tokens, caller.VOCABULARY, lengths)).log_softmax(dim=-1)
 
 
 def fates(helper, vocabulary, mask_share, random_share, n=40000):
@@ -95,18 +86,6 @@ def fates(helper, vocabulary, mask_share, random_share, n=40000):
     return [float(it.float().mean()) for it in kinds]
 
 
-@torch.no_grad()
-def middle_nats(caller, model, row, start, stop):
-    """Nats of a middle's words after the caller's prompt, and where the helper of the same patient puts it."""
-    before, middle, after = row[:start], row[start:stop], row[stop:]
-    prompts = caller.middle_prompt(before, after), [caller.PREFIX, caller.SUFFIX, *after, caller.MIDDLE, *before]
-    found = []
-    for prompt in prompts:
-        logits = model(torch.tensor([[*prompt, *middle]]))[0, len(prompt) - 1 : -1]
-        found.append(float(F.cross_entropy(logits, torch.tensor(middle))))
-    return found
-
-
 def swapped(caller, tokens, share=0.06):
     """Texts with some words replaced by other words, and where."""
     places = drawn(tokens, caller, share)
@@ -115,9 +94,11 @@ def swapped(caller, tokens, share=0.06):
     return torch.where(places, other, tokens), places & (other != tokens)
 
 
-def spotted(doubts, wrong, right):
-    """How often a wrong word is doubted more than a right one: 1/2 is by chance."""
-    return float((doubts[wrong][:, None] > doubts[right]).float().mean())
+def named(doubts, wrong, right):
+    """Of as many words as are wrong, the most doubted: how many they are, and how many of them are right."""
+    n = int(wrong.sum())
+    least = doubts[wrong | right].topk(n).values.min()
+    return n, int((doubts[right] >= least).sum())
 
 
 def uniform(model):
