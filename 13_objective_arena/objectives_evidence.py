@@ -5,6 +5,7 @@ that of `objectives_seen`, not the patient's.
 """
 
 import textwrap
+from functools import partial
 
 import objectives_seen as seen
 import torch
@@ -22,17 +23,8 @@ CUTS = ((4, 5), (10, 13), (30, 33), (39, 42))  # of middles
 SHARES = ((0.8, 0.1), (0.3, 0.2), (0.0, 1.0), (1.0, 0.0))
 
 
-def masked(helper, caller):
+def _masking(helper, caller, name):
     """A training with masks, and what its model knows of words that are masked and that are seen."""
-    return _masking(caller, "masked")
-
-
-def diffusion(helper, caller):
-    """The same of a training by diffusion."""
-    return _masking(caller, "diffusion")
-
-
-def _masking(caller, name):
     model, losses = caller.train(name)
     tokens = seen.held_out(caller)
     lines = [f"a training: {name}", *_losses(losses), ""]
@@ -43,6 +35,9 @@ def _masking(caller, name):
     for which, cells in zip(("masked words", "words that are seen"), zip(*for_share, strict=True), strict=True):
         lines.append(_row(which, _two(cells)))
     return Evidence("\n".join(lines))
+
+
+masked, diffusion = partial(_masking, name="masked"), partial(_masking, name="diffusion")
 
 
 def prefixes(helper, caller):

@@ -242,7 +242,7 @@ FAULTS = [
         changes=[
             Change("lengths.append(len(kept))", "lengths.append(len(row))"),
         ],
-        symptom="Spans are cut out and asked for, and the loss is good. The first gaps of a text are filled worse than the last.",
+        symptom="Spans are cut out and asked for, and the loss falls. The first gaps of a text stay hard to fill.",
         hints=[
             "Which gaps are filled badly, and are these harder?",
             "Where does the prefix end, and where do the spans begin?",
@@ -420,7 +420,7 @@ FAULTS = [
         ],
         symptom="Nothing is as easy as causal training: a few dozen steps, and there is nothing more to learn.",
         hints=["What does the model write, and from where has it that word?", "What is asked for at a position?"],
-        seen_in="huggingface/transformers#27517: the loss of a causal model whose labels were not shifted; asked there.",
+        seen_in="huggingface/transformers#27517: the loss of a model whose labels were not shifted; asked there.",
         evidence=evidence.continued,
     ),
 ]
