@@ -18,7 +18,6 @@ from shared.clinic import Evidence
 from shared.colors import FLOOR, WORKING
 
 LOOKS = (0, 12, 24, 36, -1)  # steps of which a table tells
-STARTS = (2, 8, 16)  # words of prefixes
 CUTS = ((4, 5), (10, 13), (30, 33), (39, 42))  # of middles
 SHARES = ((0.8, 0.1), (0.3, 0.2), (0.0, 1.0), (1.0, 0.0))
 
@@ -47,7 +46,7 @@ def prefixes(helper, caller):
     lines = ["a training: prefix", *_losses(losses), ""]
     lines.append("a new text, whole, and the same text ended before the word that is asked for: by how many nats the")
     lines += ["answers differ", _row("word after the prefix", range(1, 7))]
-    for start in STARTS:
+    for start in (2, 8, 16):
         mean, largest = seen.after_prefix(helper, caller, model, tokens, start, 6)
         lines.append(_row(f"prefix of {start}: the true word", _three(mean)))
         lines.append(_row("  largest of all 200 ids", _three(largest)))
@@ -314,11 +313,11 @@ def _map(axis, batch):
     n = len(said)
     axis.imshow(batch.seen[0, :n, :n], cmap=ListedColormap(["white", FLOOR]), alpha=0.5)
     asked = (batch.targets[0, :n] >= 0).nonzero()[:, 0]
-    axis.plot(asked, asked, "o", color=WORKING, markersize=4, label="is asked for the token after it")
+    axis.plot(asked, asked, "o", color=WORKING, markersize=4)
     axis.set_xticks(range(n), said, rotation=90, fontsize=7)
     axis.set_yticks(range(n), said, fontsize=7)
-    axis.set(title="grey: the position of the row sees that of the column", xlabel="is seen", ylabel="sees")
-    axis.legend(loc="upper right", fontsize=8)
+    title = "grey: the row sees the column; dots: asked for the token after it"
+    axis.set(title=title, xlabel="is seen", ylabel="sees")
 
 
 def _longest(caller, n):
