@@ -311,13 +311,12 @@ def _map(axis, batch):
     """Who sees whom in the first row of a batch, and which positions are asked for what follows them."""
     said = words_of(batch.inputs[0])
     n = len(said)
-    axis.imshow(batch.seen[0, :n, :n], cmap=ListedColormap(["white", FLOOR]), alpha=0.5)
-    asked = (batch.targets[0, :n] >= 0).nonzero()[:, 0]
+    axis.imshow(batch.seen[0, :n, :n].numpy(), cmap=ListedColormap(["white", FLOOR]), alpha=0.5)
+    asked = (batch.targets[0, :n] >= 0).nonzero()[:, 0].numpy()
     axis.plot(asked, asked, "o", color=WORKING, markersize=4)
     axis.set_xticks(range(n), said, rotation=90, fontsize=7)
     axis.set_yticks(range(n), said, fontsize=7)
-    title = "grey: the row sees the column; dots: asked for the token after it"
-    axis.set(title=title, xlabel="is seen", ylabel="sees")
+    axis.set(title="grey: the row sees the column; dots: asked for the token after it", xlabel="is seen", ylabel="sees")
 
 
 def _longest(caller, n):
