@@ -3,8 +3,8 @@
 Are a real model's states such that experts collapse by themselves? The mixture is given what the layer is given, and
 trained on what the layer answers; its router is given the same, or the same less the mean over all tokens, or, as a
 control, less a random vector of the mean's length. Texts are of three kinds: our own prose, Python's documentation, and
-code. The first token of each window is left out: what a layer
-answers there is up to a thousand times as large as elsewhere.
+code. The first token of each window is left out: what a layer answers there is up to a thousand times as large as
+elsewhere.
 """
 
 import functools

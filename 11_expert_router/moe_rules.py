@@ -17,11 +17,11 @@ import math
 from collections.abc import Callable, Iterable
 
 from moe_real import AS_IS, LESS_MEAN, LESS_RANDOM
+from moe_sweep import JUDGES, STEPS
 from real_moe_sweep import FRESH
 
 from shared.finding import Finding
 
-JUDGES = range(10, 20)  # seeds
 PLAIN = {"n_experts": 8, "k": 1}
 
 
@@ -84,7 +84,6 @@ def less(one: list[float], other: list[float]) -> list[float]:
     return [a - b for a, b in zip(one, other, strict=True)]
 
 
-STEPS = (150, 600)
 FULLEST = "doublings of an even share that the fullest expert has"
 UPCYCLED_RUNS = [(1e-3, 150), (3e-3, 150), (1e-3, 600)]
 

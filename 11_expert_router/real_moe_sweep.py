@@ -10,7 +10,7 @@ decide the verdict had been written (`moe_rules`).
 import sys
 
 from moe_real import AS_IS, LAYERS, LESS_MEAN, LESS_RANDOM, imitate
-from moe_sweep import JUDGES, runs
+from moe_sweep import JUDGES, STEPS, runs
 
 from shared.sweeps import Sweep, main
 from shared.texts import FILES
@@ -53,7 +53,7 @@ SWEEP = Sweep(
     jobs=TRIED + JUDGED,
     quick=[one | {"rate": 1e-2, "steps": 3, "seed": 0, "windows": [2, 2]} for one in QUICK],
     cost=lambda job: job["steps"],
-    comparable=lambda job: job["steps"] <= 150,
+    comparable=lambda job: job["steps"] <= STEPS[0],
     tolerance={"loss": 0.02, "largest": 0.1},
     files=FILES,
 )

@@ -185,8 +185,9 @@ def test_a_reader_types_slides_tells_steps_reloads_and_takes_the_run_away(page, 
 
 
 def test_words_come_one_by_one(page, server):
-    """On its way the page shows beginnings of the story, ever longer ones."""
-    go(page, server, most=60)
+    """On its way the page shows beginnings of the story, ever longer ones. A long story: a page that was just opened
+    shows its first words late."""
+    go(page, server, most=191)
     page.evaluate(
         """() => {
             window.seen = [];
@@ -197,10 +198,10 @@ def test_words_come_one_by_one(page, server):
         }"""
     )
     press(page, "Generate")
-    until(page, stories, [told(most=60)])
-    story = told(most=60).strip()
+    until(page, stories, [told(most=191)])
+    story = told(most=191).strip()
     seen = [text.strip() for text in page.evaluate("window.seen") if text.strip() and "⏎" not in text]
-    assert seen and all(story.startswith(text) for text in seen)  # a busy machine may show all words at once
+    assert len(seen) > 3 and all(story.startswith(text) for text in seen)  # a busy machine shows several words at once
     assert sorted(seen, key=len) == seen
 
 
