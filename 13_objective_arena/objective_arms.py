@@ -20,8 +20,7 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
-from objective_vocabulary import Vocabulary
-from objective_world import MASK, MIDDLE, PAD, PREFIX, SENTINELS, SPECIAL, STOP, SUFFIX, names
+from objective_world import PREFIX, vocabulary
 from objectives import (
     Batch,
     ask_share,
@@ -44,24 +43,26 @@ from shared.rotary import RotaryAttention, no_positions
 from shared.tiny_lm import TinyLM
 from shared.training import initialise_by_fan_in
 
-D_MODEL, LAYERS, HEADS = 48, 2, 4
+BODIES = {"48 wide": (48, 2), "96 wide": (96, 4)}  # width, layers; 66,000 and 464,000 weights
+HEADS = 4
 ROOM = 192  # the longest row: 160 words, and what spans add
 LOW, HIGH = 0.15, 0.4  # rates of masks
-VOCABULARY = Vocabulary(range(len(SPECIAL), len(names())), PAD, MASK, STOP, (PREFIX, SUFFIX, MIDDLE), SENTINELS)
+VOCABULARY = vocabulary()
 
 Draw = Callable[[torch.Tensor, torch.Generator], Batch]
 Ask = Callable[[torch.Tensor, int], Batch]
 
 
-def new_body(seed: int) -> TinyLM:
+def new_body(seed: int, body: str = "48 wide") -> TinyLM:
     """The same weights for every objective of a seed."""
     torch.manual_seed(seed)
+    d_model, layers = BODIES[body]
     attention = partial(RotaryAttention, bias=False)
     model = TinyLM(
         VOCABULARY.size,
         ROOM,
-        D_MODEL,
-        LAYERS,
+        d_model,
+        layers,
         HEADS,
         attention=attention,
         norm=nn.RMSNorm,

@@ -1,8 +1,10 @@
-"""Which objective is harder to learn, per what? python objective_training.py --workers 2
+"""What the two sweeps of training share: one run of an arm, and what is told of it.
 
-Writes results/objective.json, which the notebook shows; some forty minutes on two quiet cores, by the cost of a step
-(0.04 s) and of the common jobs (12 s a model). The arms are those of `objective_arms`: one body, 48 wide with
-two layers, of 66,000 weights, the same for all arms of a seed, and the same stories in the same order.
+    run({"task": "train", "arm": "masked 15 %", "body": "48 wide", "rate": 0.01, "steps": 400, "seed": 10})
+
+`objective_rate_sweep` tries rates by seed 0; `objective_sweep` trains each arm at its best one by the seeds that judge,
+so that what is said of an arm is not said by the seed that chose its rate. The arms are those of `objective_arms`: one
+body, the same for all arms of a seed, and the same stories in the same order.
 
 A row has, of an arm's own question on held-out stories (`objective_own_floors`): `loss`, its exact `floor`, and
 `excess`, the loss above it, in nats per target, of 256 stories; and curves of 64 stories, a number for each look:
@@ -16,19 +18,14 @@ A row of a seed that judges has the common jobs besides (`objective_jobs`, `obje
 right.
 
 Training is `shared.training.fit`: AdamW with betas 0.9 and 0.95, weight decay 0.1 on matrices, gradients clipped at 1,
-a tenth of the steps to warm up and a cosine down to a tenth. A step has eight stories: with sixteen, two lengths four
-times apart would not be done in an hour. Seeds below 10 try rates. Seeds from 10 up are trained at each arm's best one
-alone, so that what is said of an arm is not said by the seeds that chose its rate. The jobs are those that try rates,
-for now: `JUDGED` is for when `BEST` is known. Nothing is stored yet; when it is, this file is called a sweep.
+a tenth of the steps to warm up and a cosine down to a tenth. A step has eight stories.
 """
 
 import functools
-import sys
 from collections.abc import Iterable
 
-import floor_sweep
 import torch
-from objective_arms import ARMS, VOCABULARY, Arm, new_body
+from objective_arms import ARMS, BODIES, VOCABULARY, Arm, new_body
 from objective_jobs import most_frequent, one_word, one_word_floor, probe
 from objective_own_floors import Question, own_question
 from objective_stories import middle, written
@@ -36,13 +33,12 @@ from objective_world import batches
 from objectives import Batch, held_out_loss, training_loss
 from torch import nn
 
-from shared.sweeps import Sweep, main
 from shared.training import fit
 
 ROWS, LOOKS = 8, 10  # stories in a step; looks at a run
-STEPS = [400, 1600]
-EQUAL = [60, 240]  # causal steps with as many targets as masks of 15 % have in STEPS
-JUDGES = [10, 11, 12]
+STEPS = [400, 1600, 6400]
+EQUAL = [60, 240, 960]  # causal steps with as many targets as masks of 15 % have in STEPS
+JUDGES = [10, 11, 12, 13, 14]
 SIZES = {"own": 256, "look": 64, "one_word": 96, "middle": 48, "probe": 96, "written": 16}  # held-out texts
 
 
@@ -77,13 +73,13 @@ def excess(model: nn.Module, asked: Question) -> float:
 
 
 def run(job: dict) -> dict:
-    """Train one arm, and judge it if its seed judges. job: task, arm, rate, steps and seed; `texts`: at most so many
-    held-out ones. Task "world": what its law gives."""
+    """Train one arm, and judge it if its seed judges. job: task, arm, body, rate, steps and seed; `texts`: at most so
+    many held-out ones. Task "world": what its law gives."""
     most = {name: min(n, job.get("texts", n)) for name, n in SIZES.items()}
     if job["task"] == "world":
         return {"one_word": one_word_floor(most["one_word"]), "probe": most_frequent(most["probe"])}
     arm = ARMS[job["arm"]]
-    model, own = new_body(job["seed"]), question(arm.own, most["own"])
+    model, own = new_body(job["seed"], job["body"]), question(arm.own, most["own"])
     seen = train(model, job, Texts(arm, job["seed"]), question(arm.own, most["look"]))
     if seen is None:
         return {"excess": None}
@@ -116,52 +112,35 @@ def common(model: nn.Module, arm: Arm, texts: dict[str, int]) -> dict:
     }
 
 
-def runs(arms: Iterable[str], steps: int, rates: Iterable[float], seeds: Iterable[int]) -> list[dict]:
+def runs(arms: Iterable[str], body: str, steps: int, rates: Iterable[float], seeds: Iterable[int]) -> list[dict]:
     """Each arm at each rate by each seed."""
     return [
-        {"task": "train", "arm": arm, "rate": rate, "steps": steps, "seed": seed}
+        {"task": "train", "arm": arm, "body": body, "rate": rate, "steps": steps, "seed": seed}
         for arm in arms
         for rate in rates
         for seed in seeds
     ]
 
 
-RATES = [3e-3, 1e-2, 3e-2]
-LONG = ["causal", "causal, 15 % asked", "masked 15 %", "masked 40 %", "diffusion", "middle"]
-TRIED = [
-    *runs(ARMS, STEPS[0], RATES, [0]),
-    *runs(LONG, STEPS[1], RATES, [0]),
-    *runs(["causal"], EQUAL[0], [1e-2, 3e-2, 1e-1], [0]),
-    *runs(["causal"], EQUAL[1], RATES, [0]),
+FEW = ["causal", "causal, 15 % asked", "masked 15 %", "masked 40 %"]
+LONG = [*FEW, "diffusion", "middle"]
+SMALL, LARGE = BODIES
+SETTINGS = [  # arms, body, steps
+    (FEW, SMALL, STEPS[2]),
+    (FEW, LARGE, STEPS[1]),
+    (LONG, SMALL, STEPS[1]),
+    (list(ARMS), SMALL, STEPS[0]),
+    *((["causal"], SMALL, steps) for steps in EQUAL),
+    (["causal"], LARGE, EQUAL[1]),
 ]
 
-BEST = {("causal", EQUAL[0]): 3e-2}  # where it is not 1e-2
+
+def cost(job: dict) -> float:
+    """A job's share of the time, in steps of the small body."""
+    steps = job.get("steps", 100) + 400 * (job.get("seed") in JUDGES)
+    return steps * (2.5 if job.get("body") == LARGE else 1)
 
 
-def judged(arms: Iterable[str], steps: int) -> list[dict]:
-    """Each arm at its best rate, by the seeds that judge."""
-    return [job for arm in arms for job in runs([arm], steps, [BEST.get((arm, steps), 1e-2)], JUDGES)]
-
-
-JUDGED = [
-    *judged(ARMS, STEPS[0]),
-    *judged(LONG, STEPS[1]),
-    *judged(["causal"], EQUAL[0]),
-    *judged(["causal"], EQUAL[1]),
-    {"task": "world"},
-]
-QUICK = ["causal", "masked 15 %", "middle"]
-SWEEP = Sweep(
-    __file__,
-    "objective",
-    run,
-    jobs=TRIED,
-    quick=[job | {"texts": 1} for job in [*runs(QUICK, 2, [1e-2], JUDGES[:1]), {"task": "world"}]],
-    cost=lambda job: job.get("steps", 100) + 400 * (job.get("seed") in JUDGES),
-    comparable=lambda job: job.get("steps", 0) <= STEPS[0],
-    tolerance={"loss": 0.03, "excess": 0.03, "excess_by_step": 0.2},
-    files=[floor_sweep.SWEEP.results],
-)
-
-if __name__ == "__main__":
-    sys.exit(main(SWEEP))
+def quick(seed: int) -> list[dict]:
+    """Jobs of seconds: three arms, two steps, one text."""
+    return [job | {"texts": 1} for job in runs(["causal", "masked 15 %", "middle"], SMALL, 2, [1e-2], [seed])]

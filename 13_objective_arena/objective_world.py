@@ -19,6 +19,7 @@ import functools
 from collections.abc import Iterator, Sequence
 
 import torch
+from objective_vocabulary import Vocabulary
 
 from shared.world import HELD_OUT, VOCABULARY, Config, documents, offers, split, stories
 from shared.world.people import world_of
@@ -63,6 +64,12 @@ def names() -> tuple[str, ...]:
 def ids() -> dict[str, int]:
     """The id of each word, and of each special one by how it is written."""
     return {name: i for i, name in enumerate(names())}
+
+
+def vocabulary() -> Vocabulary:
+    """Which ids are words, and what the special ones are for."""
+    marks = (PREFIX, SUFFIX, MIDDLE)
+    return Vocabulary(range(len(SPECIAL), len(names())), PAD, MASK, STOP, marks, SENTINELS)
 
 
 def row(text: str) -> torch.Tensor:

@@ -10,15 +10,14 @@ from itertools import cycle, islice
 
 import objectives
 import torch
-from objective_vocabulary import Vocabulary
-from objective_world import MASK, MIDDLE, PAD, PREFIX, SENTINELS, SPECIAL, STOP, SUFFIX, names
+from objective_world import MASK, MIDDLE, PAD, PREFIX, STOP, SUFFIX, names, vocabulary
 from objective_world import batches as stories
 
 from shared.generation import generate, greedy
 from shared.tiny_lm import TinyLM
 from shared.training import fit
 
-VOCABULARY = Vocabulary(range(len(SPECIAL), len(names())), PAD, MASK, STOP, (PREFIX, SUFFIX, MIDDLE), SENTINELS)
+VOCABULARY = vocabulary()
 WIDTH, LAYERS, HEADS, CONTEXT = 32, 2, 2, 80
 STEPS, TEXTS, LEARNING_RATE = 48, 16, 1e-2
 LENGTHS = (48, 33, 21, 12)  # of the texts of a batch, in turn
