@@ -1,8 +1,11 @@
 """Texts for the checks of `objectives.py`, its objectives as functions of them, and what each must ask, by hand.
 
 No two sizes are equal: 3 texts of 11, 8 and 5 words, no word twice in a text, in rows of 12; 23 words, of ids 7 to 29,
-with special ids on both sides; a decoder of 2 layers, 3 heads and 12 numbers a token.
+with special ids on both sides; a decoder of 2 layers, 3 heads and 12 numbers a token. Padding lies below the mask, so
+that ids between the mask and the words can stand in a text.
 """
+
+import math
 
 import torch
 from objective_vocabulary import Vocabulary, padded
@@ -11,7 +14,7 @@ from shared.tiny_lm import TinyLM
 
 FLOAT = torch.float64
 WORDS = range(7, 30)
-VOCABULARY = Vocabulary(WORDS, padding=2, mask=0, end=5, marks=(3, 1, 31), sentinels=(30, 6, 33, 4))
+VOCABULARY = Vocabulary(WORDS, padding=1, mask=2, end=5, marks=(3, 0, 31), sentinels=(30, 6, 33, 4))
 MASK, PADDING, END = VOCABULARY.mask, VOCABULARY.padding, VOCABULARY.end
 T = 12
 TEXTS = [
@@ -122,10 +125,37 @@ def batch_by_hand(name):
             return rows, targets, lambda row, q, k: k <= q or k < lengths[row]
 
 
-def first_difference(found, wanted):
-    """Where two tensors of whole numbers differ first, in words."""
+def first_place(wrong):
+    """The indices of the first True of a mask."""
+    return wrong.nonzero()[0].tolist()
+
+
+def first_difference(found, wanted, axes, other="expected"):
+    """None if two tensors of whole numbers are equal, else where they differ first, in words. other: what `wanted` is.
+
+    first_difference([[7, 8]], [[7, -100]], "row position") = "row 0, position 1: found 8, expected IGNORE"
+    """
     if found.shape != wanted.shape or found.dtype != wanted.dtype:
         return f"{found.dtype} {tuple(found.shape)}, expected {wanted.dtype} {tuple(wanted.shape)}"
-    if (places := (found != wanted).nonzero()).numel():
-        at = tuple(places[0].tolist())
-        return f"found {found[at].item()} at {list(at)}, expected {wanted[at].item()}"
+    if (wrong := found != wanted).any():
+        at = first_place(wrong)
+        found, wanted = ("IGNORE" if it[tuple(at)] == -100 else it[tuple(at)].item() for it in (found, wanted))
+        return f"{_place(axes, at)}found {found}, {other} {wanted}"
+
+
+def largest_difference(found, wanted, axes="", tolerance=1e-9, other="expected"):
+    """The same for floating-point numbers, where they differ most. No axes: two single numbers. NaN differs from all.
+
+    tolerance: as that of `shared.clinic.difference`.
+    """
+    if found.shape != wanted.shape:
+        return f"shape {tuple(found.shape)}, expected {tuple(wanted.shape)}"
+    gaps = (found - wanted).abs().nan_to_num(nan=math.inf)
+    if gaps.numel() and gaps.max() > tolerance:
+        at = [int(i) for i in torch.unravel_index(gaps.argmax(), gaps.shape)]
+        return f"{_place(axes, at)}found {found[tuple(at)]:.6g}, {other} {wanted[tuple(at)]:.6g}"
+
+
+def _place(axes, at):
+    """_place("row position", [1, 3]) = "row 1, position 3: "."""
+    return ", ".join(f"{axis} {i}" for axis, i in zip(axes.split(), at, strict=True)) + ": " * bool(at)

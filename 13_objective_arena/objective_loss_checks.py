@@ -3,11 +3,11 @@
 import math
 
 import torch
-from objective_cases import FLOAT, VOCABULARY, T, makers, seeded, small_model, texts
+from objective_cases import FLOAT, VOCABULARY, T, largest_difference, makers, seeded, small_model, texts
 from torch import nn
 from torch.nn import functional as F
 
-from shared.clinic import Check, difference
+from shared.clinic import Check
 from shared.hooks import hooked
 
 
@@ -36,12 +36,12 @@ def _by_hand(logits, batch):
 
 def _check_losses(m):
     logits, batch = _logits(m)
-    if gap := difference(m.losses(logits, batch), _by_hand(logits, batch)[0]):
-        return f"losses [row, position]: {gap}"
+    if gap := largest_difference(m.losses(logits, batch), _by_hand(logits, batch)[0], "row position"):
+        return f"losses, {gap}"
     uniform = torch.zeros(3, 7, 9, dtype=FLOAT)
     asked = batch.targets != -100
-    if gap := difference(m.losses(uniform, batch), asked.to(FLOAT) * math.log(9)):
-        return f"uniform logits over 9 tokens: losses [row, position] {gap}, log 9 is {math.log(9):.4f}"
+    if gap := largest_difference(m.losses(uniform, batch), asked.to(FLOAT) * math.log(9), "row position"):
+        return f"uniform logits over 9 tokens, losses, {gap}, log 9 is {math.log(9):.4f}"
 
 
 def _check_mean(m):
@@ -50,11 +50,12 @@ def _check_mean(m):
         plain = batch._replace(weights=(batch.targets != -100).float())
         for name, it in (("weights of 1", plain), ("weights", batch)):
             wanted = _by_hand(logits, it)[1]
-            if gap := difference(m.objective_loss(logits, it).detach(), wanted, 1e-5):  # weights are float32
-                counts = (it.targets != -100).sum(dim=1).tolist()
-                return f"rows with {counts} positions asked, {name}: {gap}, the weighted mean over all of them"
-            if gap := difference(m.objective_loss(logits, it._replace(weights=it.weights * 0.01)), wanted, 1e-5):
-                return f"rows with {name}, all a hundredth: {gap}, the same mean"
+            counts = (it.targets != -100).sum(dim=1).tolist()
+            if gap := largest_difference(m.objective_loss(logits, it).detach(), wanted, "", 1e-5):  # float32 weights
+                return f"3 rows of 7 positions, {counts} of them asked, {name}: {gap}"
+            scaled = m.objective_loss(logits, it._replace(weights=it.weights * 0.01))
+            if gap := largest_difference(scaled, wanted, "", 1e-5):
+                return f"3 rows of 7 positions, {counts} of them asked, {name}, all a hundredth: {gap}"
 
 
 def _check_only_asked(m):
@@ -64,11 +65,15 @@ def _check_only_asked(m):
     share = batch.weights.to(FLOAT) / batch.weights.sum()
     right = F.one_hot(batch.targets.clamp(min=0), 9)
     wanted = (logits.detach().softmax(-1) - right) * share[..., None]
-    if gap := difference(gradient, wanted, 1e-5):
-        return f"the gradient at the logits [row, position, token], share of the weight times (p - target): {gap}"
-    noise = torch.randn(logits.shape, generator=seeded(9), dtype=FLOAT) * 100 * (batch.targets == -100)[..., None]
-    if gap := difference(m.objective_loss(logits + noise, batch), m.objective_loss(logits, batch)):
-        return f"other logits where nothing is asked: the loss is {gap}"
+    asked = (batch.targets != -100)[..., None]
+    for where, there in (("something", asked), ("nothing", ~asked)):
+        if gap := largest_difference(gradient * there, wanted * there, "row position logit", 1e-5):
+            return f"gradient where {where} is asked, {gap}"
+    noise = torch.randn(logits.shape, generator=seeded(9), dtype=FLOAT) * 100 * ~asked
+    if gap := largest_difference(
+        m.objective_loss(logits + noise, batch), m.objective_loss(logits, batch), other="before"
+    ):
+        return f"the loss, with other logits where nothing is asked: {gap}"
 
 
 def _check_nothing_asked(m):
@@ -79,44 +84,57 @@ def _check_nothing_asked(m):
     for name, batch in cases.items():
         loss = m.objective_loss(m.read(model, batch), batch)
         loss.backward()
-        if loss.item() != 0 or any(w.grad is not None and w.grad.abs().max() != 0 for w in model.parameters()):
-            return f"{name}: nothing is asked and the loss is {loss.item()}, or its gradient is not 0"
+        largest = torch.stack([w.grad.abs().max() for w in model.parameters() if w.grad is not None]).max()
+        found = [int((batch.targets != -100).sum()), loss.item(), largest.item()]
+        if found != [0, 0, 0]:
+            numbers = "{} targets, a loss of {:.4g}, a largest gradient of {:.4g}".format(*found)
+            return f"{name}: found {numbers}, expected 0, 0 and 0"
 
 
 def _check_extremes(m):
     logits, batch = _logits(m)
-    far = m.objective_loss(logits * 1000, batch)
-    gap = difference(m.objective_loss(logits + 1000, batch), m.objective_loss(logits, batch), 1e-3)
-    if not far.isfinite() or gap:
-        return f"logits of thousands: {float(far)}; logits all 1,000 larger: {gap}"
+    if not (far := m.objective_loss(logits * 1000, batch)).isfinite():
+        return f"logits of thousands: found a loss of {float(far)}, expected a finite one"
+    larger = m.objective_loss(logits + 1000, batch)
+    if gap := largest_difference(larger, m.objective_loss(logits, batch), "", 1e-3, "before"):
+        return f"the loss, with all logits 1,000 larger: {gap}"
     low = logits.bfloat16()
     found = m.losses(low, batch)
-    if found.dtype != torch.float32 or difference(found.double(), m.losses(low.double(), batch), 1e-5):
-        return f"of bfloat16 logits the losses are {found.dtype}, or rounded to it: expected float32"
+    if found.dtype != torch.float32:
+        return f"losses of bfloat16 logits: found {found.dtype}, expected torch.float32"
+    if gap := largest_difference(found.double(), m.losses(low.double(), batch), "row position", 1e-5):
+        return f"losses of bfloat16 logits, expected as of the same in float64, {gap}"
 
 
 def _check_read(m):
     model, tokens = small_model(), texts()[:, :5]
     batch = m.causal(tokens, VOCABULARY)
-    if gap := difference(m.read(model, batch), model(tokens)):
-        return f"causal: logits [row, position, token], not as the decoder's own: {gap}"
+    if gap := largest_difference(m.read(model, batch), model(tokens), "row position logit"):
+        return f"causal, expected as of the decoder itself, {gap}"
     before, seen = model(texts()), torch.rand(3, T, T, generator=seeded()) < 0.5
     seen |= torch.eye(T, dtype=torch.bool)
     found = m.read(model, batch._replace(inputs=texts(), seen=seen))
-    if gap := difference(model(texts()), before):
-        return f"after `read` the decoder itself computes something else: {gap}"
-    for b in range(3):
-        with hooked(model, {"mask": lambda mask, layer, b=b: seen[b]}):
-            wanted = model(texts()[b : b + 1])[0]
-        if gap := difference(found[b], wanted):
-            return f"a mask drawn for each row: logits of row {b} [position, token] {gap}"
+    if gap := largest_difference(model(texts()), before, "row position logit", other="before"):
+        return f"the decoder itself, after `read`, {gap}"
+    if gap := largest_difference(found, _read_by_row(model, texts(), seen), "row position logit"):
+        return f"masks drawn at random, {gap}"
+
+
+def _read_by_row(model, inputs, seen):
+    """The logits of each row, read alone by its own mask."""
+    logits = []
+    for row, mask in zip(inputs, seen, strict=True):
+        with hooked(model, {"mask": lambda _, layer, mask=mask: mask}):
+            logits.append(model(row[None])[0])
+    return torch.stack(logits)
 
 
 def _check_training_loss(m):
     model = small_model()
     for name, make in makers(m).items():
         batch = make(texts())
-        if gap := difference(m.training_loss(model, *batch), m.objective_loss(m.read(model, batch), batch)):
+        wanted = m.objective_loss(m.read(model, batch), batch)
+        if gap := largest_difference(m.training_loss(model, *batch), wanted):
             return f"{name}: {gap}"
 
 
@@ -132,59 +150,60 @@ def _check_held_out(m):
     whole = m.hide(tokens, hidden, VOCABULARY)
     whole = whole._replace(weights=whole.weights * torch.linspace(0.5, 3, T))
     model.eval()
-    wanted = float(_by_hand(m.read(model, whole), whole)[1])
+    wanted = float(_by_hand(_read_by_row(model, whole.inputs, whole.seen), whole)[1])
     for mode in (True, False):
         for size in (1, 2, 4, 9):
             model.train(mode)
             found = m.held_out_loss(model, (m.Batch(*parts) for parts in _split(whole, size)))
             if not abs(found - wanted) <= 1e-6:
-                return f"9 rows in batches of {size}, dropout {mode}: {found:.6f}, expected {wanted:.6f}"
+                how = f"9 rows in batches of {size}, the model in {'training' if mode else 'eval'} mode"
+                return f"{how}: found {found:.6f}, expected {wanted:.6f}"
             if model.training != mode:
-                return f"the model was left with training {model.training}, it was {mode}"
+                return f"`training` of the model, afterwards: found {model.training}, expected {mode}"
 
 
 LOSS_CHECKS = [
     Check(
         "the loss at a position is log sum exp minus its target's logit, 0 where nothing is asked",
         _check_losses,
-        "What number says that nothing is asked?",
+        "Which positions have a loss, and which numbers make it?",
         about=["losses", "objective_loss"],
     ),
     Check(
         "the loss is the weighted mean over all that is asked in the batch",
         _check_mean,
-        "By what is the sum divided? Is a mean of rows' means taken?",
+        "Over which positions does the sum go, with which weights, and by what is it divided?",
         about=["objective_loss"],
     ),
     Check(
-        "logits where nothing is asked have no part in the loss",
+        "the gradient at a position is its share of the weights times (p - target), 0 where nothing is asked",
         _check_only_asked,
-        "Which positions have a gradient?",
+        "Which positions have a gradient, and is it too large or too small by the same factor at each?",
         about=["objective_loss"],
     ),
     Check(
-        "if nothing is asked the loss is 0, and so is its gradient",
+        "where there is nothing to ask there is no target, and the loss is 0, and so is its gradient",
         _check_nothing_asked,
-        "What is 0 divided by 0?",
+        "How many targets has this batch, and how many should it have? Which two numbers is the loss made from then?",
         about=["objective_loss", "losses"],
     ),
     Check(
         "large logits and half precision give finite losses, in float32 or better",
         _check_extremes,
-        "In which type is the softmax taken?",
+        "In which type, and in which order, are the exponentials, their sum and its logarithm taken?",
         about=["losses", "objective_loss"],
     ),
     Check(
         "the body reads by the batch's mask, each row by its own, and is left as it was",
         _check_read,
-        "Which axis of the mask are heads?",
+        "Which shape has the mask that the decoder is given, and what is each of its axes?",
         about=["read"],
     ),
     Check("the training loss is the loss of what was read", _check_training_loss, about=["training_loss"]),
     Check(
         "the held-out loss is one mean over all batches, without dropout",
         _check_held_out,
-        "Is a mean of batches' means taken? In which mode is the model, before and after?",
+        "Are the losses of single words right, in batches of this size and in this mode? How are they added up?",
         about=["held_out_loss"],
     ),
 ]

@@ -22,7 +22,9 @@ from objective_cases import (
     T,
     batch_by_hand,
     first_difference,
+    first_place,
     hidden_positions,
+    largest_difference,
     makers,
     middle_by_hand,
     seeded,
@@ -34,7 +36,7 @@ from objective_draw_checks import DRAW_CHECKS
 from objective_loss_checks import LOSS_CHECKS
 from objective_vocabulary import padded
 
-from shared.clinic import Check, difference, refusal
+from shared.clinic import Check, refusal
 from shared.hooks import hooked
 
 
@@ -45,57 +47,64 @@ def _filled(rows, width, filler):
 def _check_left(m):
     for n in (1, 2, 7):
         wanted = torch.tensor([[[key <= query for key in range(n)] for query in range(n)]])
-        if gap := first_difference(m.sees_left(n), wanted):
-            return f"{n} positions: [1, query, key] {gap}"
-        if gap := first_difference(m.sees_all(n), torch.ones_like(wanted)):
-            return f"{n} positions that see all: [1, query, key] {gap}"
+        if gap := first_difference(m.sees_left(n), wanted, "row query key"):
+            return f"sees_left({n}), {gap}"
+        if gap := first_difference(m.sees_all(n), torch.ones_like(wanted), "row query key"):
+            return f"sees_all({n}), {gap}"
 
 
 def _check_prefix_mask(m):
     for lengths, n in (([2], 3), ([4, 1, 5, 9], 9), ([0, 3], 7)):
         wanted = torch.tensor([[[k <= q or k < length for k in range(n)] for q in range(n)] for length in lengths])
-        if gap := first_difference(m.sees_prefix(torch.tensor(lengths), n), wanted):
-            return f"prefixes of {lengths} in {n} positions: [row, query, key] {gap}"
+        if gap := first_difference(m.sees_prefix(torch.tensor(lengths), n), wanted, "row query key"):
+            return f"prefixes of {lengths} in {n} positions, {gap}"
 
 
 def _check_next(m):
     wanted = torch.tensor([[*row[1:], PADDING] for row in texts().tolist()])
-    if gap := first_difference(m.next_tokens(texts(), VOCABULARY), wanted):
-        return f"what follows each position [row, position]: {gap}"
+    if gap := first_difference(m.next_tokens(texts(), VOCABULARY), wanted, "row position"):
+        return f"what follows each position, {gap}"
 
 
-def _check_batch(m, name):
+def _not_as_by_hand(batch, name):
+    """Where a batch differs first from that of an objective by hand, in words."""
     rows, targets, sees = batch_by_hand(name)
     width = T if rows[0] in TEXTS or name in ("hide", "right_to_left") else max(map(len, rows))
-    batch = makers(m)[name](texts())
-    if gap := first_difference(batch.inputs, _filled(rows, width, PADDING)):
-        return f"inputs [row, position]: {gap}"
-    if gap := first_difference(batch.targets, _filled(targets, width, -100)):
-        return f"targets [row, position]: {gap}"
+    if gap := first_difference(batch.inputs, _filled(rows, width, PADDING), "row position"):
+        return f"inputs, {gap}"
+    if gap := first_difference(batch.targets, _filled(targets, width, -100), "row position"):
+        return f"targets, {gap}"
     seen = [
         [[q == k or (k < len(row) and sees(b, q, k)) for k in range(width)] for q in range(width)]
         for b, row in enumerate(rows)
     ]
-    if gap := first_difference(batch.seen, torch.tensor(seen)):
-        return f"seen [row, query, key]: {gap}"
-    if gap := difference(batch.weights, (batch.targets != -100).float()):
-        return f"weights [row, position], 1 where something is asked: {gap}"
+    if gap := first_difference(batch.seen, torch.tensor(seen), "row query key"):
+        return f"seen, {gap}"
+    if gap := largest_difference(batch.weights, (batch.targets != -100).float(), "row position"):
+        return f"weights, {gap}"
+
+
+def _check_batch(m, name):
+    return _not_as_by_hand(makers(m)[name](texts()), name)
 
 
 def _check_padding(m):
     for name, make in makers(m).items():
         batch = make(texts())
         padding = batch.inputs == PADDING
-        if (batch.targets[padding] != -100).any() or batch.weights[padding].any():
-            b, t = (padding & (batch.targets != -100)).nonzero().tolist()[0]
-            return f"{name}: row {b} asks padding at position {t} for {int(batch.targets[b, t])}"
-        if (batch.targets == PADDING).any():
-            return f"{name}: padding is a target, at [row, position] {(batch.targets == PADDING).nonzero()[0].tolist()}"
-        wrong = batch.seen & padding[:, None, :] & ~torch.eye(padding.shape[1], dtype=torch.bool)
-        if wrong.any():
-            return f"{name}: padding is seen, at [row, query, key] {wrong.nonzero()[0].tolist()}"
-        if not m.read(small_model(), batch).isfinite().all():
-            return f"{name}: logits are not finite, of rows with padding"
+        if (wrong := padding & ((batch.targets != -100) | (batch.weights != 0))).any():
+            b, t = first_place(wrong)
+            found = f"target {int(batch.targets[b, t])}, weight {float(batch.weights[b, t]):.3g}"
+            return f"{name}, row {b}, position {t}: the input is padding, found {found}, expected IGNORE and 0"
+        if (wrong := batch.targets == PADDING).any():
+            b, t = first_place(wrong)
+            return f"{name}, row {b}, position {t}: found padding as the target, expected IGNORE"
+        if (wrong := batch.seen & padding[:, None, :] & ~torch.eye(padding.shape[1], dtype=torch.bool)).any():
+            b, q, k = first_place(wrong)
+            return f"{name}, row {b}, query {q}, key {k}, which is padding: found True, expected False"
+        if (wrong := ~m.read(small_model(), batch).isfinite()).any():
+            b, t, token = first_place(wrong)
+            return f"{name}, row {b}, position {t}: logit {token} is not finite, {int(wrong.sum())} of them in all"
 
 
 def _check_alone(m):
@@ -108,10 +117,10 @@ def _check_alone(m):
         for b, text in enumerate(TEXTS):
             alone = _alone(m, name, b)
             n = alone.inputs.shape[1]
-            if gap := first_difference(batch.targets[b, :n], alone.targets[0]):
-                return f"{name}: targets of row {b}, not as those of its {len(text)} words alone: {gap}"
-            if gap := difference(logits[b, :n], m.read(model, alone)[0]):
-                return f"{name}: logits of row {b} [position, token], not as of its {len(text)} words alone: {gap}"
+            if gap := first_difference(batch.targets[b, :n], alone.targets[0], "position", "alone"):
+                return f"{name}, targets of row {b}, and of its {len(text)} words alone, {gap}"
+            if gap := largest_difference(logits[b, :n], m.read(model, alone)[0], "position logit", other="alone"):
+                return f"{name}, logits of row {b}, and of its {len(text)} words alone, {gap}"
 
 
 def _alone(m, name, b):
@@ -147,9 +156,9 @@ def _check_no_leak(m):
             asked = (batch.targets != other.targets).nonzero().tolist()
             changed = m.read(model, other)
             for row, position in asked:
-                if gap := difference(changed[row, position], logits[row, position]):
-                    word = f"word {t} of row {b}, asked for at position {position} of row {row},"
-                    return f"{name}: {word} was changed, and so was what is answered there: token {gap}"
+                if gap := largest_difference(changed[row, position], logits[row, position], "logit", other="before"):
+                    target = f"word {t} of row {b} was changed, and so was the target at row {row}, position {position}"
+                    return f"{name}, {target}, {gap}"
 
 
 def _check_rows_apart(m):
@@ -161,11 +170,13 @@ def _check_rows_apart(m):
             tokens, rest = texts(), [row for row in range(3) if row != b]
             tokens[b, : len(text)] = torch.tensor([word for word in WORDS if word not in text][: len(text)])
             other = make(tokens)
-            for part in ("inputs", "targets", "seen"):
-                if gap := first_difference(getattr(other, part)[rest], getattr(batch, part)[rest]):
-                    return f"{name}: row {b} has other words, and so have changed the {part} of rows {rest}: {gap}"
-            if gap := difference(m.read(model, other)[rest], logits[rest]):
-                return f"{name}: row {b} has other words, and so have changed the logits of rows {rest}: {gap}"
+            found = m.read(model, other)
+            for row in rest:
+                for part, axes in (("inputs", "position"), ("targets", "position"), ("seen", "query key")):
+                    if gap := first_difference(getattr(other, part)[row], getattr(batch, part)[row], axes, "before"):
+                        return f"{name}, the words of row {b} were changed, {part} of row {row}, {gap}"
+                if gap := largest_difference(found[row], logits[row], "position logit", other="before"):
+                    return f"{name}, the words of row {b} were changed, logits of row {row}, {gap}"
 
 
 def _reach(m, model, batch):
@@ -193,36 +204,41 @@ def _check_who_sees_whom(m):
         for b, row in enumerate(TEXTS if name in MASKING else wanted[0]):
             n = len(row)
             sees = torch.tensor([[q == k or wanted[2](b, q, k) for k in range(n)] for q in range(n)])
-            if gap := first_difference(reach[b, :n, :n], sees):
-                return f"{name}, row {b}: whether position [query] is moved by [key], two layers up: {gap}"
+            if gap := first_difference(reach[b, :n, :n], sees, "query key"):
+                return f"{name}, row {b}, whether the query is moved by the key, two layers up: {gap}"
+
+
+def _asked_tokens(name, b):
+    """What row b is asked for; of an objective by chance, what it may be asked for."""
+    text = TEXTS[b]
+    match name:
+        case "causal":
+            return text[1:]
+        case "right_to_left":
+            return text[:-1]
+        case "prefix":
+            return text[LENGTHS[b] :]
+        case "hide":
+            return [text[t] for t in HIDDEN[b]]
+        case "span_corruption":
+            return spans_by_hand(text, HIDDEN[b])[1]
+        case "fill_in_the_middle" | "suffix_first":
+            row = middle_by_hand(text, *CUTS[b], name == "suffix_first")[1:]
+            return [token for token in row if token not in VOCABULARY.marks]
+    return text
 
 
 def _check_counted_once(m):
     for name, make in makers(m).items():
         batch = make(texts())
-        for b, text in enumerate(TEXTS):
+        for b in range(len(TEXTS)):
             asked = Counter(batch.targets[b][batch.targets[b] != -100].tolist())
-            word = next((word for word in asked if asked[word] > 1), None)
-            if word is not None:
-                return f"{name}: row {b} asks for token {word} {asked[word]} times, the text has it once"
-            match name:
-                case "causal":
-                    wanted = text[1:]
-                case "right_to_left":
-                    wanted = text[:-1]
-                case "prefix":
-                    wanted = text[LENGTHS[b] :]
-                case "hide":
-                    wanted = [text[t] for t in HIDDEN[b]]
-                case "span_corruption":
-                    wanted = spans_by_hand(text, HIDDEN[b])[1]
-                case "fill_in_the_middle" | "suffix_first":
-                    wanted = middle_by_hand(text, *CUTS[b], name == "suffix_first")[1:]
-                    wanted = [token for token in wanted if token not in VOCABULARY.marks]
-                case _:
-                    continue
-            if sorted(asked) != sorted(wanted):
-                return f"{name}: row {b} asks for {sorted(asked)}, expected {sorted(wanted)}"
+            wanted = Counter(_asked_tokens(name, b))
+            missing = Counter() if name in ("masked", "diffusion") else wanted - asked
+            for token in [*(asked - wanted), *missing]:
+                places = (batch.targets[b] == token).nonzero()[:, 0].tolist()
+                found = f"{asked[token]} at positions {places}" if places else "none"
+                return f"{name}, row {b}, targets that are {token}: found {found}, expected {wanted[token]}"
 
 
 def _check_cyclic(m):
@@ -241,13 +257,14 @@ def _check_cyclic(m):
         step = {"right_to_left": -1, "hide": 0}.get(name, 1)
         told = batch.inputs if name != "hide" else tokens
         answers = 7 + (told - 7 + step) % n
-        asked = VOCABULARY.is_word(batch.targets) & VOCABULARY.is_word(told)
-        if (wrong := (asked & (answers != batch.targets)).nonzero()).numel():
-            b, t = wrong[0].tolist()
-            found = f"position {t} of row {b}, word {int(told[b, t])}, is asked for {int(batch.targets[b, t])}"
-            return f"{name}, texts in which the next word is always one more: {found}, expected {int(answers[b, t])}"
-        if int(asked.sum()) < 0.1 * tokens.numel():
-            return f"{name}: {int(asked.sum())} words are asked for, in texts of 30 and 19"
+        other = torch.tensor([-100, PADDING, END])  # whether these may be targets here, other checks ask
+        asked = ~torch.isin(batch.targets, other) & VOCABULARY.is_word(told)
+        if (wrong := asked & (answers != batch.targets)).any():
+            b, t = first_place(wrong)
+            found = f"found {int(batch.targets[b, t])}, expected {int(answers[b, t])}"
+            return f"{name}, texts that count up, row {b}, position {t}: the word is {int(told[b, t])}, target {found}"
+        if (n_asked := int(asked.sum())) < 0.1 * tokens.numel():
+            return f"{name}, texts of 30 and 19 words: found {n_asked} words as targets, expected 6 or more"
 
 
 def _check_prefix_refused(m):
@@ -260,11 +277,8 @@ def _check_prefix_refused(m):
 
 
 def _check_prefix_of_one(m):
-    ones = torch.ones(3, dtype=torch.long)
-    found, wanted = m.prefix(texts(), VOCABULARY, ones), m.causal(texts(), VOCABULARY)
-    for part in ("inputs", "targets", "seen"):
-        if gap := first_difference(getattr(found, part), getattr(wanted, part)):
-            return f"prefixes of one token, not as causal: {part} [row, position] {gap}"
+    if gap := _not_as_by_hand(m.prefix(texts(), VOCABULARY, torch.ones(3, dtype=torch.long)), "causal"):
+        return f"prefixes of one token, {gap}, as causal"
 
 
 T5 = "Thank you for inviting me to your party last week"
@@ -304,9 +318,10 @@ def _check_rebuilt(m):
             runs = sum(gone and not (t and hidden[t - 1]) for t, gone in enumerate(hidden))
             sentinels = [token for token in spans if token in VOCABULARY.sentinels]
             if sentinels != list(VOCABULARY.sentinels[: runs + 1]):
-                return f"{text}, hidden {hidden}: {runs} spans, sentinels {sentinels}"
+                wanted = list(VOCABULARY.sentinels[: runs + 1])
+                return f"{text}, hidden {hidden}, {runs} spans: found sentinels {sentinels}, expected {wanted}"
             if (found := _together(kept, spans)) != text:
-                return f"{text}, hidden {hidden}: put together again it is {found}"
+                return f"{text}, hidden {hidden}: put together again found {found}, expected {text}"
 
 
 def _check_middle_rebuilt(m):
@@ -338,8 +353,8 @@ def _check_untouched(m):
     for name, make in makers(m).items():
         tokens = texts()
         make(tokens)
-        if gap := first_difference(tokens, texts()):
-            return f"{name}: the tokens that were given have changed, [row, position] {gap}"
+        if gap := first_difference(tokens, texts(), "row position"):
+            return f"{name}, the tokens that were given, afterwards: {gap}"
 
 
 def _check_inputs(m):
@@ -386,118 +401,128 @@ CHECKS = [
     Check(
         "each position sees itself and all before it",
         _check_left,
-        "Is a query a row or a column?",
+        "Which axis are the queries, and which keys may the first and the last of them see?",
         about=["sees_left", "sees_all"],
     ),
     Check(
         "all see the prefix, and each position itself and all before it",
         _check_prefix_mask,
-        "Whose length is compared with keys, and whose with queries?",
+        "Which keys may a query see because they are in the prefix, and which because they are not after it?",
         about=["sees_prefix", "prefix"],
     ),
-    Check("what follows a position is the next token of its own row", _check_next, about=["next_tokens", "causal"]),
+    Check(
+        "what follows a position is the next token of its own row",
+        _check_next,
+        "What follows the first token of a row, and what the last?",
+        about=["next_tokens", "causal"],
+    ),
     Check(
         "causal: position t is asked for token t + 1 and sees up to t",
         partial(_check_batch, name="causal"),
-        "Which token does the last word of a text foretell?",
+        "What is asked at the first word of a text, at the last, and after it? What may each see?",
         about=["causal"],
     ),
     Check(
         "right to left: position t is asked for token t - 1 and sees from t on",
         partial(_check_batch, name="right_to_left"),
-        "What is the mirror image of the mask, and of the shift?",
+        "What is asked at the first word of a text, at the last, and after it? What may each see?",
         about=["right_to_left"],
     ),
     Check(
         "hide: masks stand at the hidden words, which are asked for at their own positions",
         partial(_check_batch, name="hide"),
-        "Is anything shifted?",
+        "What stands at a hidden position, what is asked there, and which positions may it see?",
         about=["hide"],
     ),
     Check(
         "prefix: nothing in it is asked for, but its last position is asked for what follows",
         partial(_check_batch, name="prefix"),
-        "Which position is asked for the first token after the prefix?",
+        "Which positions may be seen and from where, which are asked, and for what?",
         about=["prefix", "sees_prefix"],
     ),
     Check("a prefix of no token is refused", _check_prefix_refused, about=["prefix"]),
-    Check("a prefix of one token is causal", _check_prefix_of_one, about=["prefix"]),
+    Check(
+        "a prefix of one token is causal",
+        _check_prefix_of_one,
+        "After a prefix of one token, which positions are asked, and which keys may each see?",
+        about=["prefix", "sees_prefix"],
+    ),
     Check(
         "spans: the text without them is the prefix, and they follow",
         partial(_check_batch, name="span_corruption"),
-        "How long is the prefix of each row, once its spans are cut out?",
+        "In this row, which positions may be seen and from where, which are asked, and for what?",
         about=["span_corruption"],
     ),
     Check(
         "the middle is moved to the end, and all is causal",
         partial(_check_batch, name="fill_in_the_middle"),
-        "Which tokens are given and never asked for?",
+        "In which order do the parts and their marks stand, which positions are asked, and which may each see?",
         about=["fill_in_the_middle"],
     ),
     Check(
         "suffix first: the prefix stands right before the middle",
         partial(_check_batch, name="suffix_first"),
-        "Where do the three marks stand?",
+        "In which order do the parts and their marks stand, which positions are asked, and which may each see?",
         about=["fill_in_the_middle"],
     ),
     Check(
         "padding is not asked, not a target, and not seen",
         _check_padding,
-        "What does a position see that may see nothing else?",
+        "Where is padding an input, where a target and where a key? What should the batch say in each place?",
         about=["ask", "causal", "masked", "prefix"],
     ),
     Check(
         "a text in a batch is as the text alone, without padding",
         _check_alone,
-        "What of a row depends on how long the others are?",
+        "What of a row comes from the other rows of its batch, or from its own padding?",
         about=["ask", "causal", "prefix", "span_corruption", "fill_in_the_middle"],
     ),
     Check(
         "no target can be seen where it is asked for: changed, it changes no answer there",
         _check_no_leak,
-        "Is the target in the inputs, or at a position that may be seen?",
+        "Where in the inputs does the changed word stand, and which mask lets the asked position see it?",
         about=["causal", "masked", "sees_prefix", "prefix", "span_corruption", "fill_in_the_middle", "read"],
     ),
     Check(
         "rows do not touch each other",
         _check_rows_apart,
-        "Over which axes is something shifted, flattened or looked at?",
+        "Along which axes does each function work that makes this part?",
         about=["causal", "read"],
     ),
     Check(
         "by gradient, positions are moved by what they may see, and by nothing else",
         _check_who_sees_whom,
-        "Who sees whom after one layer, and after two?",
+        "May this query see this key by `batch.seen`, and is that the mask by which the body reads this row?",
         about=["causal", "masked", "sees_prefix", "prefix", "span_corruption", "fill_in_the_middle", "read"],
     ),
     Check(
         "a word is asked for once, and all that should be are",
         _check_counted_once,
-        "Is a word asked for again where it is given?",
+        "From where are the targets taken, and at which positions is something asked?",
         about=["causal", "prefix", "span_corruption", "fill_in_the_middle"],
     ),
     Check(
         "in a text that counts up, next-token objectives ask for one more, masking ones for the same",
         _check_cyclic,
-        "How many times is the text shifted?",
+        "From where is this target taken: from which tensor, row and position?",
         about=["causal", "prefix", "fill_in_the_middle"],
     ),
     Check(
         "cut out as in the figure of T5's paper",
         _check_t5,
-        "What stands for a span in the text, and what ends the spans?",
+        "Where should each word and each sentinel stand, and what ends the spans?",
         about=["cut_out", "span_corruption"],
     ),
     Check(
         "spans are whole, in order, and can be put back",
         _check_rebuilt,
-        "When does a new span begin?",
+        "When does a span begin, when does it end, and what is written then?",
         about=["cut_out", "span_corruption"],
     ),
     Check(
         "a text whose middle was moved can be put together again, and its middle and end are asked for",
         _check_middle_rebuilt,
-        "Does an empty prefix, middle or suffix still have its mark?",
+        "What stands after each mark, also where a part is empty, and which of it is asked for?",
         about=["fill_in_the_middle"],
     ),
     Check("the tokens that were given are left as they were", _check_untouched, about=["masked", "hide"]),
@@ -528,9 +553,10 @@ def _check_accumulate(m):
         )
     for (name, parameter), gradient in zip(model.named_parameters(), gradients, strict=True):
         if parameter.grad is None:
-            return f"{name} has no gradient"
-        if gap := difference(parameter.grad, gradient, 1e-6):
-            return f"micro-batches of {_counts(batches)} targets: the gradient of {name}, not as of one batch: {gap}"
+            return f"{name}: found no gradient, expected one of shape {tuple(gradient.shape)}"
+        axes = "row column" if gradient.dim() == 2 else "entry"
+        if gap := largest_difference(parameter.grad, gradient, axes, 1e-6):
+            return f"micro-batches of {_counts(batches)} targets: gradient of {name}, {gap}, as of one batch"
 
 
 def _counts(batches):
@@ -540,8 +566,8 @@ def _counts(batches):
 def _check_in_order(m):
     orders = [[0, 1, 2, 3, 4], [4, 3, 2, 1, 0], [2, 0, 4, 1, 3], [1, 2, 0, 4, 3]]
     wanted = [[[order.index(k) <= order.index(q) for k in range(5)] for q in range(5)] for order in orders]
-    if gap := first_difference(m.sees_in_order(torch.tensor(orders)), torch.tensor(wanted)):
-        return f"positions in the orders {orders}: [row, query, key] {gap}"
+    if gap := first_difference(m.sees_in_order(torch.tensor(orders)), torch.tensor(wanted), "row query key"):
+        return f"positions in the orders {orders}, {gap}"
 
 
 def _check_blocks(m):
@@ -553,8 +579,8 @@ def _check_blocks(m):
                 wanted[q, k] = blocks[q] == blocks[k]
                 wanted[q, length + k] = blocks[k] < blocks[q]
                 wanted[length + q, length + k] = blocks[k] <= blocks[q]
-        if gap := first_difference(m.sees_blocks(length, size), wanted):
-            return f"{length} positions in blocks of {size}, twice: [query, key] {gap}"
+        if gap := first_difference(m.sees_blocks(length, size), wanted, "query key"):
+            return f"{length} positions in blocks of {size}, twice: {gap}"
 
 
 EXERCISES = [
