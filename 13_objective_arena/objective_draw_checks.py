@@ -81,9 +81,9 @@ def _check_specials(m):
     tokens = torch.tensor(ids)[torch.randint(len(ids), (150, 91), generator=seeded(2))]
     words = VOCABULARY.is_word(tokens)
     batches = {
-        "masked, half of the chosen at random": m.masked(tokens, VOCABULARY, 0.9, seeded(), 0.4, 0.5),
-        "diffusion": m.diffusion(tokens, VOCABULARY, seeded()),
-        "hide, at draw_spans": m.hide(tokens, m.draw_spans(tokens, VOCABULARY, 0.5, 3, seeded()), VOCABULARY),
+        "masked, half of the chosen at random": m.masked(tokens.clone(), VOCABULARY, 0.9, seeded(), 0.4, 0.5),
+        "diffusion": m.diffusion(tokens.clone(), VOCABULARY, seeded()),
+        "hide, at draw_spans": m.hide(tokens.clone(), m.draw_spans(tokens, VOCABULARY, 0.5, 3, seeded()), VOCABULARY),
     }
     for name, batch in batches.items():
         if gap := first_difference(

@@ -203,7 +203,7 @@ LOSS_CHECKS = [
     Check(
         "the held-out loss is one mean over all batches, without dropout",
         _check_held_out,
-        "Are the losses of single words right, in batches of this size and in this mode? How are they added up?",
+        "Are the losses of single words right in such batches, and how are they added up? In which mode is the model?",
         about=["held_out_loss"],
     ),
 ]

@@ -250,7 +250,7 @@ def _check_cyclic(m):
         "causal": m.causal(tokens, VOCABULARY),
         "prefix": m.prefix(tokens, VOCABULARY, torch.tensor([6, 3])),
         "right_to_left": m.right_to_left(tokens, VOCABULARY),
-        "hide": m.hide(tokens, torch.arange(30) % 5 == 2, VOCABULARY),
+        "hide": m.hide(tokens.clone(), torch.arange(30) % 5 == 2, VOCABULARY),
         "fill_in_the_middle": m.fill_in_the_middle(tokens, cuts, VOCABULARY),
     }
     for name, batch in batches.items():
@@ -293,9 +293,8 @@ def _check_t5(m):
     wanted = [*text[:2], x, *text[4:8], y, text[9]], [x, *text[2:4], y, text[8], z]
     for part, found, expected in zip(("the text", "the spans"), (kept, spans), wanted, strict=True):
         if list(found) != expected:
-            return (
-                f"the example of T5's paper, {text} with 2, 3 and 8 hidden: {part} {list(found)}, expected {expected}"
-            )
+            found = f"found {list(found)}, expected {expected}"
+            return f"the example of T5's paper, {text} with 2, 3 and 8 hidden, {part}: {found}"
 
 
 def _together(kept, spans):
