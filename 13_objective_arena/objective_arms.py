@@ -12,7 +12,8 @@ the text is; from others by cutting the text off. The law of word `at` among som
 all, so that what an objective was not trained for is seen as such: 15 % of masks, and half of a text is hidden.
 
 Controls: "right to left" turns the direction round; "causal, 15 % asked" has a causal mask and as few targets as
-masking; plain masking is 80/10/10 without what a reader has to doubt.
+masking; "masked 15 %, shifted" is asked what masking is, but as in a causal model the position *before* a word tells
+it, which has a word in its input where masking has a mask; plain masking is 80/10/10 without what a reader doubts.
 """
 
 from collections.abc import Callable
@@ -69,6 +70,12 @@ def new_body(seed: int, body: str = "48 wide") -> TinyLM:
         positions=no_positions,
     )
     initialise_by_fan_in(model)
+    return model
+
+
+def told_before(model: TinyLM) -> TinyLM:
+    """From now on the position before each tells its answer, as in a causal model; the first tells its own."""
+    model.register_forward_hook(lambda module, given, logits: torch.cat([logits[:, :1], logits[:, :-1]], dim=1))
     return model
 
 
@@ -143,7 +150,7 @@ def cut_off(asked: Ask) -> Ask:
 class Arm(NamedTuple):
     """draw: what a step asks. own: the held-out question, and its floor, in `objective_own_floors`. both, left: see the
     module; left is None for who reads from the right. reads: who sees whom in a text that is whole. writes: how texts
-    are written, in `objective_jobs`."""
+    are written, in `objective_stories`. shifted: the position before a word tells it."""
 
     draw: Draw
     own: str
@@ -151,6 +158,12 @@ class Arm(NamedTuple):
     left: Ask | None
     reads: Callable[[int], torch.Tensor]
     writes: str
+    shifted: bool = False
+
+    def new_model(self, seed: int, body: str = "48 wide") -> TinyLM:
+        """What is trained."""
+        model = new_body(seed, body)
+        return told_before(model) if self.shifted else model
 
 
 def _next(own: str, draw: Draw) -> Arm:
@@ -161,13 +174,15 @@ def _masking(own: str, draw: Draw) -> Arm:
     return Arm(draw, own, hide_one, hide_rest, sees_all, "masks")
 
 
+PLAIN = _masking("masked 0.15", lambda x, g: masked(x, VOCABULARY, LOW, g, 1.0, 0.0))
 ARMS = {
     "causal": _next("left", lambda x, g: causal(x, VOCABULARY)),
     "causal, 15 % asked": _next("left", lambda x, g: ask_share(causal(x, VOCABULARY), LOW, g)),
     "right to left": Arm(
         lambda x, g: right_to_left(x, VOCABULARY), "right", whole(right_to_left), None, sees_right, "right"
     ),
-    "masked 15 %": _masking("masked 0.15", lambda x, g: masked(x, VOCABULARY, LOW, g, 1.0, 0.0)),
+    "masked 15 %": PLAIN,
+    "masked 15 %, shifted": PLAIN._replace(shifted=True),
     "masked 15 %, 80/10/10": _masking("masked 0.15", lambda x, g: masked(x, VOCABULARY, LOW, g)),
     "masked 40 %": _masking("masked 0.4", lambda x, g: masked(x, VOCABULARY, HIGH, g, 1.0, 0.0)),
     "diffusion": _masking("diffusion", lambda x, g: diffusion(x, VOCABULARY, g)),

@@ -13,6 +13,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+from objective_vocabulary import Vocabulary
+from torch import nn
 from torch.nn import functional as F
 
 
@@ -122,6 +124,23 @@ def posteriors(chain: Chain, tokens: torch.Tensor, visible: torch.Tensor) -> tor
         from_left.append(_normalised((from_left[-1] * allowed[:, t]) @ chain.step))
         from_right.append(_normalised((from_right[-1] * allowed[:, T - 1 - t]) @ chain.step.T))
     return _normalised(torch.stack(from_left, dim=1) * torch.stack(from_right[::-1], dim=1))
+
+
+class PerfectReader(nn.Module):
+    """Stands in for a trained masking model: (B, T) ids, masks among them -> the log of `posteriors`, (B, T, V).
+
+    It would rather say a special id than any word, as a model may.
+    """
+
+    def __init__(self, chain: Chain, vocabulary: Vocabulary):
+        super().__init__()
+        self.chain, self.vocabulary = chain, vocabulary
+        self.blocks, self.none = nn.ModuleList(), nn.Parameter(torch.zeros(1))  # what a decoder has
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """Logits of all ids."""
+        p = posteriors(self.chain, tokens, self.vocabulary.is_word(tokens))
+        return F.pad(p.log(), (0, self.vocabulary.size - p.shape[-1]), value=5.0)
 
 
 def _numbers(values: Iterable[float]) -> torch.Tensor:

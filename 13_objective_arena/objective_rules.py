@@ -24,15 +24,16 @@ from collections.abc import Callable, Iterable, Mapping
 
 from objective_training import EQUAL, JUDGES, LARGE, SMALL, STEPS
 
-from shared.finding import Finding
+from shared.finding import MARGIN, Finding
 
 Rows = Iterable[Mapping]
-CAUSAL, FEW, MASKS, MORE, BERT = (
+CAUSAL, FEW, MASKS, MORE, BERT, SHIFTED = (
     "causal",
     "causal, 15 % asked",
     "masked 15 %",
     "masked 40 %",
     "masked 15 %, 80/10/10",
+    "masked 15 %, shifted",
 )
 CLEAR = 0.1  # nats per target
 EVEN = 0.05  # nats per target: no more than this is level
@@ -76,28 +77,50 @@ def named(steps: int, body: str) -> str:
     return f"{steps:,} steps" + f", {body}" * (body != SMALL)
 
 
-def supports(rows: Rows) -> list[Finding]:
-    """What must be so for the claim to hold on any axis."""
+def per_target(rows: Rows) -> list[Finding]:
+    """As many targets asked for, in each setting: a finding for each."""
     rows, found = list(rows), []
     for steps, body in SETTINGS:
         few = AS_MANY[steps]
         gap = more(excess(rows, CAUSAL, few, body), excess(rows, MASKS, steps, body))
         what = f"as many targets, {few} steps for {named(steps, body)} of masks: nats that causal is further above"
-        because = "per supervised token, too, causal is no further above its own floor"
-        found.append(Finding(what, gap, at_least=0, because=because))
+        found.append(Finding(what, gap, at_least=0))
     return found
+
+
+def per_step(rows: Rows, arm: str) -> list[Finding]:
+    """As many steps, and tokens read, in each setting: a finding for each."""
+    rows, found = list(rows), []
+    for steps, body in SETTINGS:
+        gap = more(excess(rows, arm, steps, body), excess(rows, CAUSAL, steps, body))
+        what = f"{named(steps, body)}: nats that {arm} is further above its floor than causal"
+        found.append(Finding(what, gap, CLEAR if (steps, body) in PILOT else 0))
+    return found
+
+
+def all_of(findings: list[Finding], what: str, because: str) -> Finding:
+    """One that is met if all are: how far the mean, less its margin, is above its bound, where that is least."""
+    room = min(it.mean - MARGIN * it.spread - it.at_least for it in findings)
+    return Finding(f"{what}: nats beyond bound and margin, in the setting where it is least", room, 0, because=because)
+
+
+def supports(rows: Rows) -> list[Finding]:
+    """What must be so for the claim to hold on any axis."""
+    what = "after as many targets causal is further above its floor than masks of 15 %"
+    return [all_of(per_target(rows), what, "per target, too, causal is no further above its own floor")]
 
 
 def against(rows: Rows) -> list[Finding]:
     """What makes the claim false as worded: per step and token read, masks are the harder ones."""
-    rows, found = list(rows), []
-    for steps, body in SETTINGS:
-        for arm in (MASKS, MORE):
-            gap = more(excess(rows, arm, steps, body), excess(rows, CAUSAL, steps, body))
-            what = f"{named(steps, body)}: nats that {arm} is further above its floor than causal"
-            because = f"per step and per token read, {arm} stays further above its own floor than causal"
-            found.append(Finding(what, gap, CLEAR if (steps, body) in PILOT else 0, because=because))
-    return found
+    rows = list(rows)
+    return [
+        all_of(
+            per_step(rows, arm),
+            f"after as many steps {arm} is further above its floor than causal",
+            f"per step and per token read {arm} stays further above its own floor",
+        )
+        for arm in (MASKS, MORE)
+    ]
 
 
 def limits(rows: Rows) -> list[Finding]:
@@ -121,7 +144,7 @@ def further(rows: Rows) -> list[Finding]:
 
 
 def _controls(rows: list) -> list[Finding]:
-    """Direction or density? And the direction turned round."""
+    """Direction, density, or which position tells? And the direction turned round."""
     found = []
     for steps, body in SETTINGS:
         slower = more(excess(rows, FEW, steps, body), excess(rows, CAUSAL, steps, body))
@@ -130,6 +153,13 @@ def _controls(rows: list) -> list[Finding]:
         left = more(excess(rows, MASKS, steps, body), excess(rows, FEW, steps, body))
         what = f"{named(steps, body)}, 15 % asked of both: nats that masks are further above their floor than causal"
         found.append(Finding(what, left, CLEAR if (steps, body) in PILOT else 0))
+    for steps, body in PILOT:
+        gap = more(excess(rows, MASKS, steps, body), excess(rows, SHIFTED, steps, body))
+        what = f"{named(steps, body)}: nats that masks are further above their floor than masks told by the word before"
+        found.append(Finding(what, gap, CLEAR))
+        gap = more(excess(rows, SHIFTED, steps, body), excess(rows, FEW, steps, body))
+        what = f"{named(steps, body)}, 15 % asked of both: nats that these are further above their floor than causal"
+        found.append(Finding(what, gap, 0))
     turned = more(excess(rows, "right to left", STEPS[0]), excess(rows, CAUSAL, STEPS[0]))
     what = f"{STEPS[0]} steps: nats that right to left is further above its floor than causal"
     return [*found, Finding(what, turned, at_least=-CLEAR, at_most=CLEAR)]

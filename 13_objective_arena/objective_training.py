@@ -25,7 +25,7 @@ import functools
 from collections.abc import Iterable
 
 import torch
-from objective_arms import ARMS, BODIES, VOCABULARY, Arm, new_body
+from objective_arms import ARMS, BODIES, VOCABULARY, Arm
 from objective_jobs import most_frequent, one_word, one_word_floor, probe
 from objective_own_floors import Question, own_question
 from objective_stories import middle, written
@@ -38,7 +38,7 @@ from shared.training import fit
 ROWS, LOOKS = 8, 10  # stories in a step; looks at a run
 STEPS = [400, 1600, 6400]
 EQUAL = [60, 240, 960]  # causal steps with as many targets as masks of 15 % have in STEPS
-JUDGES = [10, 11, 12, 13, 14]
+JUDGES = [10, 11, 12]
 SIZES = {"own": 256, "look": 64, "one_word": 96, "middle": 48, "probe": 96, "written": 16}  # held-out texts
 
 
@@ -79,7 +79,7 @@ def run(job: dict) -> dict:
     if job["task"] == "world":
         return {"one_word": one_word_floor(most["one_word"]), "probe": most_frequent(most["probe"])}
     arm = ARMS[job["arm"]]
-    model, own = new_body(job["seed"], job["body"]), question(arm.own, most["own"])
+    model, own = arm.new_model(job["seed"], job["body"]), question(arm.own, most["own"])
     seen = train(model, job, Texts(arm, job["seed"]), question(arm.own, most["look"]))
     if seen is None:
         return {"excess": None}
@@ -123,7 +123,7 @@ def runs(arms: Iterable[str], body: str, steps: int, rates: Iterable[float], see
 
 
 FEW = ["causal", "causal, 15 % asked", "masked 15 %", "masked 40 %"]
-LONG = [*FEW, "diffusion", "middle"]
+LONG = [*FEW, "masked 15 %, shifted", "diffusion", "middle"]
 SMALL, LARGE = BODIES
 SETTINGS = [  # arms, body, steps
     (FEW, SMALL, STEPS[2]),

@@ -24,16 +24,9 @@ CHAIN = markov.random_chain(V, 1.0, torch.Generator().manual_seed(0))
 LIKELY = 1e-6  # of a test by chance to fail where all is right
 
 
-class Perfect(nn.Module):
+def perfect():
     """Answers for a hidden word with its probability given the visible ones; would rather say mask than any word."""
-
-    def __init__(self):
-        super().__init__()
-        self.blocks, self.vocabulary, self.none = nn.ModuleList(), numbered(V), nn.Parameter(torch.zeros(1))
-
-    def forward(self, tokens):
-        p = markov.posteriors(CHAIN, tokens, self.vocabulary.is_word(tokens))
-        return F.pad(p.log(), (0, self.vocabulary.size - V), value=5.0)
+    return markov.PerfectReader(CHAIN, numbered(V))
 
 
 def counts(texts):
@@ -64,14 +57,14 @@ def blank(n=4000):
 def test_one_word_at_a_time_has_the_true_law():
     """And a second round of Gibbs leaves it; all at once has the marginals' law; by confidence it is another one."""
     how = {"vocabulary": numbered(V), "generator": torch.Generator().manual_seed(1)}
-    one_by_one = writing.unmask(Perfect(), *blank(), steps=T, **how)
+    one_by_one = writing.unmask(perfect(), *blank(), steps=T, **how)
     assert fits(one_by_one, law()) > LIKELY
-    assert fits(writing.gibbs(Perfect(), *blank(), rounds=2, **how), law()) > LIKELY
-    at_once = writing.unmask(Perfect(), *blank(), steps=1, **how)
+    assert fits(writing.gibbs(perfect(), *blank(), rounds=2, **how), law()) > LIKELY
+    at_once = writing.unmask(perfect(), *blank(), steps=1, **how)
     words = CHAIN.marginals(T)
     alone = torch.stack([words[torch.arange(T), list(text)[::-1]].prod() for text in _texts()])
     assert fits(at_once, alone) > LIKELY > fits(at_once, law())
-    assert fits(writing.unmask(Perfect(), *blank(), steps=T, confident_first=True, **how), law()) < LIKELY
+    assert fits(writing.unmask(perfect(), *blank(), steps=T, confident_first=True, **how), law()) < LIKELY
 
 
 def _texts():
@@ -85,10 +78,10 @@ def test_what_is_not_hidden_stays_and_is_seen():
     hidden = torch.tensor([[False, True, False, True]]).expand(4000, -1)
     p = markov.posteriors(CHAIN, tokens[:1, :3], ~hidden[:1, :3])[0, 1]
     for write in (partial(writing.unmask, steps=3), partial(writing.gibbs, rounds=2)):
-        found = write(Perfect(), tokens, hidden, vocabulary=vocabulary, generator=torch.Generator().manual_seed(2))
+        found = write(perfect(), tokens, hidden, vocabulary=vocabulary, generator=torch.Generator().manual_seed(2))
         assert torch.equal(found[~hidden], tokens[~hidden]) and (found[:, 3] == vocabulary.padding).all()
         assert chisquare(torch.bincount(found[:, 1], minlength=V), p * len(found)).pvalue > LIKELY
-        best = write(Perfect(), tokens[:2], hidden[:2], vocabulary=vocabulary, temperature=0)
+        best = write(perfect(), tokens[:2], hidden[:2], vocabulary=vocabulary, temperature=0)
         assert best[:, 1].tolist() == [int(p.argmax())] * 2
 
 
@@ -105,7 +98,7 @@ def test_confident_words_first():
             p[:, b] += drawn * joint[:, b] / second[b]
     tokens, hidden = torch.zeros(4000, 2, dtype=torch.long), torch.ones(4000, 2, dtype=torch.bool)
     generator = torch.Generator().manual_seed(3)
-    found = writing.unmask(Perfect(), tokens, hidden, numbered(V), 2, confident_first=True, generator=generator)
+    found = writing.unmask(perfect(), tokens, hidden, numbered(V), 2, confident_first=True, generator=generator)
     counted = torch.bincount(found @ torch.tensor([V, 1]), minlength=V * V).double()
     assert chisquare(counted, p.flatten() * 4000).pvalue > LIKELY > chisquare(counted, joint.flatten() * 4000).pvalue
     if first.max() > second.max():
@@ -113,14 +106,14 @@ def test_confident_words_first():
     else:
         likeliest = [int(joint[:, second.argmax()].argmax()), int(second.argmax())]
     how = {"confident_first": True, "temperature": 0}
-    assert writing.unmask(Perfect(), tokens[:1], hidden[:1], numbered(V), 2, **how).tolist() == [likeliest]
+    assert writing.unmask(perfect(), tokens[:1], hidden[:1], numbered(V), 2, **how).tolist() == [likeliest]
 
 
 def test_temperature_divides_logits():
     generator = torch.Generator().manual_seed(4)
     tokens, hidden = torch.zeros(4000, 1, dtype=torch.long), torch.ones(4000, 1, dtype=torch.bool)
     for temperature in (0.5, 3.0):
-        found = writing.unmask(Perfect(), tokens, hidden, numbered(V), 1, temperature=temperature, generator=generator)
+        found = writing.unmask(perfect(), tokens, hidden, numbered(V), 1, temperature=temperature, generator=generator)
         p = CHAIN.first ** (1 / temperature)
         assert chisquare(torch.bincount(found[:, 0], minlength=V), p / p.sum() * 4000).pvalue > LIKELY
 
@@ -130,23 +123,23 @@ def test_each_pass_writes_as_many_as_the_others(steps):
     """Seven hidden words of nine in one text, two in another."""
     seen = []
 
-    class Counting(Perfect):
+    class Counting(markov.PerfectReader):
         def forward(self, tokens):
             seen.append((tokens == self.vocabulary.mask).sum(dim=1))
             return super().forward(tokens)
 
     tokens = torch.zeros(2, 9, dtype=torch.long)
     hidden = torch.tensor([[True] * 7 + [False] * 2, [False] * 7 + [True] * 2])
-    writing.unmask(Counting(), tokens, hidden, numbered(V), steps)
+    writing.unmask(Counting(CHAIN, numbered(V)), tokens, hidden, numbered(V), steps)
     written = -torch.stack([*seen, torch.zeros(2, dtype=torch.long)]).diff(dim=0)
     assert len(seen) == steps and (written.amax(dim=0) - written.amin(dim=0) <= 1).all()
 
 
 def test_no_steps_and_nothing_to_fill_are_refused():
     with pytest.raises(ValueError, match="steps is 0"):
-        writing.unmask(Perfect(), *blank(2), numbered(V), 0)
+        writing.unmask(perfect(), *blank(2), numbered(V), 0)
     with pytest.raises(ValueError, match="nothing to fill"):
-        writing.fill_spans(Perfect(), [1, 2], [False, False], 5, numbered(V, 2))
+        writing.fill_spans(perfect(), [1, 2], [False, False], 5, numbered(V, 2))
 
 
 @given(text=st.lists(st.tuples(st.integers(0, 9), st.booleans()), min_size=1, max_size=12))
