@@ -12,7 +12,7 @@ tell no less than one is a theorem, and no finding. Per what:
     step, and token read    runs of as many steps, which read the same texts
     supervised token        runs in which as many targets were asked: 60 causal steps for 400 of masks of 15 %
 
-Each at 400, 1,600 and 6,400 steps of the body 48 wide, and at 1,600 of that 96 wide (`SETTINGS`).
+Each at 400 and 1,600 steps of the body 48 wide, and at 1,600 of that 96 wide (`SETTINGS`).
 
 Most favourable to the claim is the second, since a step of causal asks for seven times as much: it supports the claim
 or nothing does. As worded the claim names no axis, so that the first, if it says the opposite, makes it false. The

@@ -2,8 +2,8 @@
 
 Writes results/real_infill.json, which the notebook shows; about half an hour on one core. Nothing is trained. Six
 tokens of each of eight texts of `shared.texts`, drawn at random, are hidden from SmolLM2-135M-Instruct (4-bit
-weights), which reads 64 tokens before each and 16 behind it (`real_infill`). Candidates are the 50 or 200 tokens that
-are likeliest by the left alone, and the true one.
+weights), which reads 64 tokens before each and 16 behind it (`real_infill`). Candidates are the 50 tokens that are
+likeliest by the left alone, and the true one.
 
     bayes       candidates by the left, and by Bayes' rule with 1 to 16 tokens behind the gap; controls: the tokens
                 behind another position of the text, and the right ones in random order
@@ -12,12 +12,10 @@ are likeliest by the left alone, and the true one.
                 that anybody sees (a hole)
     prompt      the right side is told first, plainly or as a request, then the left
 
-With 200 candidates, and with 16 tokens before the gap (`LATER`: not among the stored runs yet), only the true right
-side is read, eight tokens of it, as of the controls. For each arm and each gap `nats` is of the true token among the
-candidates, `rank` its rank there, `hit` whether the best of the first 50 or 200 is the true one. "mask" and "prompt"
-have `open`, nats among all tokens, as well, and "mask" what is told: `next`, the token behind the gap, or `filler`,
-that which stands in it. `covered`: the true token is among the 50 or 200. The rules (`infill_rules`) were made by texts
-of `TRIED`, which do not judge.
+For each arm and each gap `nats` is of the true token among the candidates, `rank` its rank there, `hit` whether the
+best of the first 50 is the true one. "mask" and "prompt" have `open`, nats among all tokens, as well, and "mask" what
+is told: `next`, the token behind the gap, or `filler`, that which stands in it. `covered`: the true token is among the
+50. The rules (`infill_rules`) were made by texts of `TRIED`, which do not judge.
 """
 
 import random
@@ -47,15 +45,13 @@ from shared.sweeps import Sweep, main
 from shared.texts import FILES
 
 GAPS = 6
-CANDIDATES = (50, 200)
-SHORT, CONTROL = 16, 8  # tokens before the gap in the second setting; tokens read of a control
+CANDIDATES = 50
+CONTROL = 8  # tokens read of a control
 
 
 def bayes(gap: Gap, set_: torch.Tensor, own: int, _) -> dict:
     """Each kind of right side, read 0 to 16 tokens far."""
     sides = {"right": gap.right, "other": gap.other[:CONTROL], "shuffled": gap.shuffled[:CONTROL]}
-    if own == CANDIDATES[1] or len(gap.left) == SHORT:
-        sides = {"right": gap.right[:CONTROL]}
     left, rights = scores(model_and_tokenizer()[0], gap.left, set_, *sides.values())
     found = {"left": judged(left.log_softmax(dim=0), set_, gap.token, own)}
     for kind, right in zip(sides, rights, strict=True):
@@ -118,15 +114,13 @@ def _stored(value: float | int) -> float | int:
     return round(value, 4) if isinstance(value, float) else int(value)
 
 
-JOBS = [(part, text, CANDIDATES[0], LEFT) for text in JUDGES for part in PARTS]
-LATER = [("bayes", text, *other) for other in ((CANDIDATES[0], SHORT), (CANDIDATES[1], LEFT)) for text in JUDGES]
 SWEEP = Sweep(
     __file__,
     "real_infill",
     run,
-    jobs=[{"part": part, "text": text, "candidates": n, "before": before} for part, text, n, before in JOBS],
+    jobs=[{"part": part, "text": text, "candidates": CANDIDATES, "before": LEFT} for text in JUDGES for part in PARTS],
     quick=[{"part": part, "text": TRIED[0], "candidates": 4, "before": 8, "gaps": 1} for part in PARTS],
-    cost=lambda job: {"bayes": 1.2, "mask": 1.0, "prompt": 0.5}[job["part"]] * job["candidates"] / 50,
+    cost=lambda job: {"bayes": 1.2, "mask": 1.0, "prompt": 0.5}[job["part"]],
     comparable=lambda job: job["part"] == "prompt",
     tolerance={"found": 1.0},
     settings={"judges": JUDGES},
