@@ -83,7 +83,7 @@ def per_target(rows: Rows) -> list[Finding]:
     for steps, body in SETTINGS:
         few = AS_MANY[steps]
         gap = more(excess(rows, CAUSAL, few, body), excess(rows, MASKS, steps, body))
-        what = f"as many targets, {few} steps for {named(steps, body)} of masks: nats that causal is further above"
+        what = f"as many targets, {few} steps of causal, {named(steps, body)} of masks: nats that causal has more"
         found.append(Finding(what, gap, at_least=0))
     return found
 
