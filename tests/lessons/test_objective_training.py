@@ -4,6 +4,7 @@ import itertools
 import math
 from collections import Counter
 
+import objective_dense_sweep as dense
 import objective_holes_sweep as holes
 import objective_jobs as jobs
 import objective_own_floors as own
@@ -266,7 +267,7 @@ def test_stories_begin_and_are_made_of_words(name, monkeypatch):
         assert 1 < len(text) <= CONTEXT and VOCABULARY.is_word(torch.tensor(text)).all()
 
 
-# The control with holes
+# The controls with holes, and with many targets
 
 
 def test_holes_are_what_masks_ask_seen_from_the_left():
@@ -278,6 +279,16 @@ def test_holes_are_what_masks_ask_seen_from_the_left():
     ((asked,), nats) = question.batches, own.left_nats(tokens)
     assert question.floor == pytest.approx(nats[asked.targets >= 0].mean().item())
     assert question.floor > own.own_question("masked 0.15", 2).floor
+
+
+def test_dense_masks_ask_as_much_as_causal_of_the_same_stories():
+    found, causal = training.Texts(dense.ARM, 0), training.Texts(ARMS["causal"], 0)
+    for _ in range(20):
+        batch, other = found(), causal()
+    assert found.asked == pytest.approx(causal.asked, rel=0.1)
+    masks = batch.inputs == VOCABULARY.mask
+    assert torch.equal(batch.inputs[~masks], other.inputs.repeat(dense.DRAWS, 1)[~masks])
+    assert not torch.equal(masks[: training.ROWS], masks[training.ROWS : 2 * training.ROWS])
 
 
 def test_the_rate_of_holes_is_not_chosen_by_who_judges():
