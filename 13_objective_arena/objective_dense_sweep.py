@@ -7,11 +7,13 @@ are `objective_training`'s.
 """
 
 import sys
+from functools import partial
 
 import floor_sweep
 from objective_arms import ARMS
-from objective_holes_sweep import SEED
-from objective_training import JUDGES, SIZES, STEPS, Texts, excess, question, train
+from objective_holes_sweep import control
+from objective_rate_sweep import SEED
+from objective_training import JUDGES, STEPS, question
 
 from shared.sweeps import Sweep, main
 
@@ -21,11 +23,8 @@ ARM = PLAIN._replace(draw=lambda x, g: PLAIN.draw(x.repeat(DRAWS, 1), g))
 
 
 def run(job: dict) -> dict:
-    """job: rate, steps, seed; `texts`: at most so many held-out ones."""
-    own, look = (question(ARM.own, min(SIZES[name], job.get("texts", SIZES[name]))) for name in ("own", "look"))
-    model = ARM.new_model(job["seed"])
-    seen = train(model, job, Texts(ARM, job["seed"]), look)
-    return {"excess": None} if seen is None else {"excess": excess(model, own)} | seen
+    """job: see `control`."""
+    return control(ARM, partial(question, ARM.own), job)
 
 
 SWEEP = Sweep(

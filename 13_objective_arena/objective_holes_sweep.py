@@ -9,18 +9,19 @@ own. Seed 0 chooses the rate; the others judge. Training, texts and body are `ob
 
 import functools
 import sys
+from collections.abc import Callable
 
 import floor_sweep
-import torch
 from objective_arms import ARMS, LOW, VOCABULARY, Arm
 from objective_own_floors import Question, hidden_in, left_nats, parts
+from objective_rate_sweep import SEED, best_of
 from objective_training import JUDGES, SIZES, STEPS, Texts, excess, train
 from objective_world import held_out
 from objectives import Batch, hide, sees_left
 
-from shared.sweeps import Sweep, best_rate, main
+from shared.sweeps import Sweep, main
 
-SEED, RATES = 0, {STEPS[0]: [3e-3, 1e-2, 3e-2], STEPS[1]: [1e-3, 3e-3, 1e-2, 3e-2]}
+RATES = {STEPS[0]: [3e-3, 1e-2, 3e-2], STEPS[1]: [1e-3, 3e-3, 1e-2, 3e-2]}
 
 
 def from_left(batch: Batch) -> Batch:
@@ -42,21 +43,25 @@ def question(n: int) -> Question:
 
 
 def run(job: dict) -> dict:
-    """job: rate, steps, seed; `texts`: at most so many held-out ones."""
-    own, look = (min(SIZES[name], job.get("texts", SIZES[name])) for name in ("own", "look"))
-    model = ARM.new_model(job["seed"])
-    seen = train(model, job, Texts(ARM, job["seed"]), question(look))
-    return {"excess": None} if seen is None else {"excess": excess(model, question(own))} | seen
+    """job: see `control`."""
+    return control(ARM, question, job)
+
+
+def control(arm: Arm, asked: Callable[[int], Question], job: dict) -> dict:
+    """Train an arm, and ask its question of held-out texts. asked: the question, by how many texts. job: rate, steps,
+    seed; `texts`: at most so many."""
+    own, look = (asked(min(SIZES[name], job.get("texts", SIZES[name]))) for name in ("own", "look"))
+    model = arm.new_model(job["seed"])
+    seen = train(model, job, Texts(arm, job["seed"]), look)
+    return {"excess": None} if seen is None else {"excess": excess(model, own)} | seen
 
 
 def judged(rows: list[dict], steps: int) -> list[float]:
     """The excess of the seeds that judge, at the rate that is best by the other."""
     rows = [row for row in rows if row["steps"] == steps]
-    first = {row["rate"]: row["excess"] for row in rows if row["seed"] == SEED}
-    losses = [torch.inf if it is None else it for it in first.values()]
-    best = best_rate(torch.tensor([losses]), list(first))
+    best = best_of(row for row in rows if row["seed"] == SEED)
     if best.at_edge:
-        raise ValueError(f"{steps} steps: the best rate, {best.rate}, is at the edge of {list(first)}: try more")
+        raise ValueError(f"{steps} steps: the best rate, {best.rate}, is at the edge of what was tried: try more")
     return [row["excess"] for row in rows if row["rate"] == best.rate and row["seed"] in JUDGES]
 
 

@@ -28,12 +28,16 @@ def rates(body: str, steps: int) -> list[float]:
     return [*([1e-3] if steps == STEPS[0] else []), 3e-3, 1e-2, 3e-2, 1e-1]
 
 
+def best_of(rows: Iterable[Mapping]) -> BestRate:
+    """Of runs that differ in their rate alone. One that diverged is never the best."""
+    found = {row["rate"]: torch.inf if row["excess"] is None else row["excess"] for row in rows}
+    return best_rate(torch.tensor([[*found.values()]]), list(found))
+
+
 def best(rows: Iterable[Mapping], arm: str, body: str, steps: int) -> BestRate:
     """Of a sweep's rows, an arm's best rate."""
     tried = {"arm": arm, "body": body, "steps": steps, "seed": SEED}
-    found = {row["rate"]: row["excess"] for row in rows if tried.items() <= row.items()}
-    losses = [torch.inf if it is None else it for it in found.values()]
-    return best_rate(torch.tensor([losses]), list(found))
+    return best_of(row for row in rows if tried.items() <= row.items())
 
 
 SWEEP = Sweep(

@@ -1,4 +1,4 @@
-"""What the two sweeps of training share: one run of an arm, and what is told of it.
+"""What the sweeps of training share: one run of an arm, and what is told of it.
 
     run({"task": "train", "arm": "masked 15 %", "body": "48 wide", "rate": 0.01, "steps": 400, "seed": 10})
 
