@@ -52,10 +52,10 @@ def without_template(request: Request) -> Conversation:
 
 @dataclass(frozen=True)
 class Arm:
-    """conversation: what becomes of a request. kinds: of requests that are trained. shuffled: answers are exchanged, "within" a kind or "among" all. replay:
-    the share of rows that are the base's own documents. different: how many requests there are, over and over; None:
-    each is new. rank: of LoRA; None: all weights learn. rows: with LoRA, the two rows of the template's tokens learn
-    too. scratch: the model begins at random. prompt: as the arm's model is asked.
+    """conversation: what becomes of a request. kinds: of the requests. shuffled: answers are exchanged, "within" a kind
+    or "among" all. replay: the share of rows that are the base's own documents. different: how many requests there are,
+    over and over; None: each is new. rank: of LoRA; None: all weights learn. rows: with LoRA, the two rows of the
+    template's tokens learn too. scratch: the model begins at random. prompt: as the arm's model is asked.
     """
 
     conversation: Callable[[Request], Conversation] = in_dialogue
