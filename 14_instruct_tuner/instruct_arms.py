@@ -140,7 +140,7 @@ ARMS = {
     "no template": Arm(without_template, prompt=plain),
     "one kind": Arm(kinds=("where",)),
     "from scratch": Arm(scratch=True),
-    **{f"LoRA {rank}": Arm(rank=rank) for rank in (1, 4, 16, 64)},
+    **{f"LoRA {rank}": Arm(rank=rank) for rank in (1, 16, 64)},
     "LoRA 16 and rows": Arm(rank=16, rows=True),
     **{f"{n} requests": Arm(different=n) for n in (64, 256, 1024)},
 }

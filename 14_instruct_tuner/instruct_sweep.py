@@ -8,7 +8,7 @@ one. The rules by which the rows decide, `instruct_rules`, were written before t
 import sys
 
 import instruct_rate_sweep
-from instruct_training import BASE_PROMPTS, DEVICE, JUDGES, SETTINGS, cost, quick, run, runs
+from instruct_training import BASE_PROMPTS, DEVICE, JUDGES, SETTINGS, TOLERANCE, comparable, cost, quick, run, runs
 
 from shared.sweeps import Sweep, main, stored
 
@@ -32,6 +32,8 @@ SWEEP = Sweep(
     jobs=[*judged(), *BASE],
     quick=[*quick(JUDGES[0]), *(job | {"few": 2} for job in BASE)],
     cost=cost,
+    comparable=comparable,
+    tolerance=TOLERANCE,
     device=DEVICE,
     files=[instruct_rate_sweep.SWEEP.results],
 )
