@@ -156,7 +156,7 @@ FAULTS = [
     ),
     Fault(
         name="the rank is lost from the scale: alpha in place of alpha / rank",
-        changes=[Change("self.scale, self.base = alpha / rank, None", "self.scale, self.base = float(alpha), None")],
+        changes=[Change("self.scale, self.base = alpha / rank, None", "self.scale, self.base = alpha, None")],
         symptom="A learning rate was found at low rank. At a high one it does not train.",
         hints=["What grows with the rank?", "By how much is the correction multiplied, at rank 1 and at rank 16?"],
         seen_in="Blaizzy/mlx-vlm#845 and rasbt/LLMs-from-scratch#821: the scale lacked the rank; reported there.",
@@ -312,7 +312,16 @@ FAULTS = [
     Fault(
         name="in packed rows positions count on: the second conversation does not begin at 0",
         changes=[
-            Change("return model(batch.inputs, positions=batch.positions)", "return model(batch.inputs)"),
+            Change(
+                """
+                with hooked(model, {"mask": lambda mask, layer: seen}):
+                    return model(batch.inputs, positions=batch.positions)
+                """,
+                """
+                with hooked(model, {"mask": lambda mask, layer: seen}):
+                    return model(batch.inputs)
+                """,
+            ),
         ],
         symptom="A conversation is answered worse the further to the right it stands in its row.",
         hints=["Does it matter what its neighbours say?", "What does a token know of where it stands?"],
@@ -397,7 +406,17 @@ FAULTS = [
     ),
     Fault(
         name="the softmax is taken in bfloat16",
-        changes=[Change("logits = logits.to(torch.promote_types(logits.dtype, torch.float32))", "")],
+        changes=[
+            Change(
+                """
+                logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+                total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+                """,
+                """
+                total = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE, reduction="sum")
+                """,
+            )
+        ],
         symptom="In half precision the loss moves by jumps.",
         hints=["How many different values does it take?", "How many digits has a number of 8 bits?"],
         seen_in="huggingface/transformers#29285 is a cousin: logits became float32 for their precision; fixed there.",
@@ -443,6 +462,7 @@ FAULTS = [
         seen_in="tatsu-lab/stanford_alpaca#126 and pytorch/torchtitan#3130: the end was missing from what is trained "
         "on; reported there. vllm-project/vllm#4180: another token was waited for.",
         evidence=evidence.stops,
+        holds=_an_answer_ends_at_its_stop,
     ),
     Fault(
         name="the turn of the assistant is not opened: the model has to open it itself, and was never asked to",

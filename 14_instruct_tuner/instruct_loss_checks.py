@@ -80,7 +80,7 @@ def _check_nothing_asked(m):
         targets = torch.full(shape[:2], IGNORE)
         loss = m.answer_loss(logits, targets)
         if not torch.equal(loss.detach(), torch.zeros_like(loss)):
-            return f"logits {shape} and no target: the loss is {float(loss)}, expected 0"
+            return f"logits {shape} and no target: the loss is {float(loss.detach())}, expected 0"
         if not loss.requires_grad:
             return f"logits {shape} and no target: the loss has no gradient, so that a step of training would stop"
         (gradient,) = torch.autograd.grad(loss, logits)
