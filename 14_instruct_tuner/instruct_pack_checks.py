@@ -104,8 +104,9 @@ def _check_read(m):
     model, of = small_model(), conversations(m)
     for name, which in (
         ("side by side", PACKED),
+        ("two in a row", [[0, 2], [1, 4], [3], [5]]),
         ("one in a row", [[i] for i in range(6)]),
-        ("all in one", [range(6)]),
+        ("all in one row", [range(6)]),
     ):
         batch = packed(m, which, 26 if len(which) == 1 else ROW)
         logits = m.read(model, batch)
