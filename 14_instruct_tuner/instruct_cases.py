@@ -150,7 +150,8 @@ def largest_difference(found, wanted, axes="", tolerance=1e-9, other="expected")
     gaps = (found - wanted).abs().nan_to_num(nan=math.inf)
     if gaps.numel() and gaps.max() > tolerance:
         at = tuple(int(i) for i in torch.unravel_index(gaps.argmax(), gaps.shape))
-        return f"{_place(axes, at)}found {found[at]:.6g}, {other} {wanted[at]:.6g}"
+        digits = 6 if f"{found[at]:.6g}" != f"{wanted[at]:.6g}" else 12
+        return f"{_place(axes, at)}found {found[at]:.{digits}g}, {other} {wanted[at]:.{digits}g}"
 
 
 def _place(axes, at):

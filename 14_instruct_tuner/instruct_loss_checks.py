@@ -76,16 +76,17 @@ def _with_gradient(m, logits, targets):
 
 def _check_nothing_asked(m):
     for shape in SHAPES:
-        logits = draw(*shape).requires_grad_()
-        targets = torch.full(shape[:2], IGNORE)
-        loss = m.answer_loss(logits, targets)
-        if not torch.equal(loss.detach(), torch.zeros_like(loss)):
-            return f"logits {shape} and no target: the loss is {float(loss.detach())}, expected 0"
-        if not loss.requires_grad:
-            return f"logits {shape} and no target: the loss has no gradient, so that a step of training would stop"
-        (gradient,) = torch.autograd.grad(loss, logits)
-        if gap := largest_difference(gradient, torch.zeros_like(logits), "row position logit", 0):
-            return f"logits {shape} and no target, the gradient, {gap}"
+        for of in (None, 0, 5):
+            given = f"logits {shape}, no target, of={of}"
+            logits, targets = draw(*shape).requires_grad_(), torch.full(shape[:2], IGNORE)
+            loss = m.answer_loss(logits, targets, of)
+            if not torch.equal(loss.detach(), torch.zeros_like(loss)):
+                return f"{given}: the loss is {float(loss.detach())}, expected 0"
+            if not loss.requires_grad:
+                return f"{given}: the loss has no gradient, so that a step of training would stop"
+            (gradient,) = torch.autograd.grad(loss, logits)
+            if gap := largest_difference(gradient, torch.zeros_like(logits), "row position logit", 0):
+                return f"{given}, the gradient, {gap}"
 
 
 def _check_precision(m):
