@@ -11,7 +11,8 @@ of its texts. An answer ends with the token that ends every document.
 
 Kinds of instructions: eleven are TRAINED, three are NEW. Combinations of a kind with what it asks for (a name, an
 object, or a tone and a hero) are held out from training, about a third of each kind's: the rest of that kind, and the
-rest that is asked of that name, is trained. PAIR asks two questions at once, which no training does.
+rest that is asked of that name, is trained. (An animal is asked for by one kind alone, so that those held out are in no
+trained request.) PAIR asks two questions at once, which no training does.
 """
 
 from collections.abc import Iterator, Sequence
