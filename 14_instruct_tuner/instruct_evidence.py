@@ -44,7 +44,7 @@ def masks(helper, caller):
         lines += ["  " + "".join(f"{other:>{n}}" for other, n in zip(names, width, strict=True)), ""]
     model, losses = caller.tune()
     lines += ["a training, all weights", *_losses(losses), "", *_answers(caller, model, 6), ""]
-    lines.append("how often the right token is the likeliest, by its place in the answer; the last is <end>")
+    lines.append("how often the right token is the likeliest, by its position in the answer; the last is <end>")
     for verb, name in seen.verbs():
         lines.append(_row(name, _two(seen.right_letters(model, verb)), 9))
     return Evidence("\n".join(lines))

@@ -151,7 +151,7 @@ FAULTS = [
         ],
         symptom="A good base was given adapters. Its first losses are those of a bad one.",
         hints=["When was it forgotten?", "What does an adapter add before it has learnt anything?"],
-        seen_in="ggml-org/llama.cpp#4082 and hao-ai-lab/FastVideo#781: B was not zero at the start; fixed there.",
+        seen_in="ggml-org/llama.cpp#4082 and hao-ai-lab/FastVideo#781: B was not initialised with zeros; fixed there.",
         evidence=evidence.started,
     ),
     Fault(

@@ -63,7 +63,7 @@ def both(tmp_path_factory):
 
 
 def labels(conversation):
-    """As transformers takes them: a token's own place, not the one before it."""
+    """As transformers takes them: at a token's own position, not at the one before it."""
     return torch.tensor([[token if its else -100 for token, its in zip(*conversation, strict=True)]])
 
 

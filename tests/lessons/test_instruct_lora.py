@@ -29,14 +29,14 @@ def test_lora_is_pefts(rank, alpha):
     ours, theirs, layers, wrapped = with_peft(rank, alpha)
     inputs, targets = tokens(2, 9), tokens(2, 9, seed=1)
     found, wanted = ours(inputs), theirs(inputs)
-    torch.testing.assert_close(found, wanted, atol=1e-7, rtol=1e-9)  # logits of size 1000: large random weights
+    torch.testing.assert_close(found, wanted, **EXACT)
     n = sum(p.numel() for p in ours.parameters() if p.requires_grad)
     assert n == sum(p.numel() for p in theirs.parameters() if p.requires_grad)
     for logits in (found, wanted):
         instruct.answer_loss(logits, targets).backward()
     for mine, other in zip(layers, wrapped, strict=True):
-        torch.testing.assert_close(mine.A.grad, other.lora_A["default"].weight.grad, atol=1e-7, rtol=1e-7)
-        torch.testing.assert_close(mine.B.grad, other.lora_B["default"].weight.grad, atol=1e-7, rtol=1e-7)
+        torch.testing.assert_close(mine.A.grad, other.lora_A["default"].weight.grad, **EXACT)
+        torch.testing.assert_close(mine.B.grad, other.lora_B["default"].weight.grad, **EXACT)
         mine.merge()
     merged = [module for module in theirs.merge_and_unload().modules() if isinstance(module, torch.nn.Linear)]
     for mine, other in zip(layers, merged, strict=True):
