@@ -250,7 +250,7 @@ def _check_dtype(m):
 
 
 def _check_rank_refused(m):
-    return refusal([(f"a rank of {n}", f"rank is {n}", lambda n=n: _layer(m, 5, 4, n, 2)) for n in (0, -1)])
+    return refusal([(f"a rank of {n}", str(n), lambda n=n: _layer(m, 5, 4, n, 2)) for n in (0, -1)])
 
 
 LORA_CHECKS = [

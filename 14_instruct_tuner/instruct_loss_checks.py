@@ -235,13 +235,13 @@ def _check_preference_start(m):
 
 
 def _check_preference_gradient(m):
-    """beta / n times how unsure it is: down for the chosen, up for the rejected, the other way for the reference."""
-    beta, of = 0.7, [it.requires_grad_() for it in _pairs()]
-    found = torch.autograd.grad(m.preference_loss(*of, beta), of)
+    """beta / n times how unsure it is: down for the chosen, up for the rejected."""
+    beta, of = 0.7, _pairs()
+    learnt = [it.requires_grad_() for it in of[:2]]
+    found = torch.autograd.grad(m.preference_loss(*of, beta), learnt)
     with torch.no_grad():
         unsure = (-beta * ((of[0] - of[1]) - (of[2] - of[3]))).sigmoid() * beta / 5
-    names = ("chosen", "rejected", "reference's chosen", "reference's rejected")
-    for name, gradient, sign in zip(names, found, (-1, 1, 1, -1), strict=True):
+    for name, gradient, sign in zip(("chosen", "rejected"), found, (-1, 1), strict=True):
         if gap := largest_difference(gradient, sign * unsure, "pair"):
             return f"gradient of the loss by the log-probability of {name}, {gap}"
 

@@ -37,7 +37,7 @@ def by_seed(rows: Rows, arm: str, steps: int) -> list[Mapping]:
 
 
 def share(rows: Rows, arm: str, steps: int, of: str, measure: str) -> list[float]:
-    """By seed: a share, meaned over the kinds of a set."""
+    """By seed: a share, the mean over the kinds of a set."""
     return [fmean(row[f"{of} {measure}"]) for row in by_seed(rows, arm, steps)]
 
 
@@ -47,7 +47,7 @@ def of_kind(rows: Rows, arm: str, steps: int, of: str, kind: str) -> list[float]
 
 
 def base(rows: Rows, of: str, measure: str) -> dict[str, float]:
-    """The base's share for each way to ask it, meaned over the kinds of a set."""
+    """The base's share for each way to ask it, the mean over the kinds of a set."""
     return {row["prompt"]: fmean(row[f"{of} {measure}"]) for row in rows if row["task"] == "base"}
 
 

@@ -24,6 +24,7 @@ def judged() -> list[dict]:
     ]
 
 
+FREE = ("no stop", "from scratch")  # what nobody trained, to stop or to tell documents, hangs on rounding
 BASE = [{"task": "base", "prompt": prompt} for prompt in BASE_PROMPTS]
 SWEEP = Sweep(
     __file__,
@@ -32,7 +33,7 @@ SWEEP = Sweep(
     jobs=[*judged(), *BASE],
     quick=[*quick(JUDGES[0]), *(job | {"few": 2} for job in BASE)],
     cost=cost,
-    comparable=comparable,
+    comparable=lambda job: comparable(job) and job.get("arm") not in FREE,
     tolerance=TOLERANCE,
     device=DEVICE,
     files=[instruct_rate_sweep.SWEEP.results],
