@@ -326,8 +326,8 @@ def preference_loss(
     reference_rejected: torch.Tensor,
     beta: float,
 ) -> torch.Tensor:
-    """DPO's loss, a number: -log sigmoid(beta * m), the mean over pairs (n,). The margin m is how much more the model has
-    moved the log-probability of the chosen answer than of the rejected one, away from a frozen reference.
+    """DPO's loss, a number: -log sigmoid(beta * m), the mean over pairs (n,). The margin m is how much more the model
+    has moved the log-probability of the chosen answer than of the rejected one, away from a frozen reference.
 
     With all four equal: log 2.
     """
