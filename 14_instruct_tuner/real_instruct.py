@@ -90,6 +90,8 @@ ARMS |= {
     "river, assistant": Arm("roles", roles("river", "assistant")),
     "user, bot": Arm("roles", roles("user", "bot")),
     "user, lamp": Arm("roles", roles("user", "lamp")),
+    "user, model": Arm("roles", roles("user", "model")),
+    "user, expert": Arm("roles", roles("user", "expert")),
     "assistant, user": Arm("roles", roles("assistant", "user")),
     "spelled": Arm("spelled", chat(), spelled=True),
     "spelled, no system": Arm("spelled", chat(None), spelled=True),
@@ -98,6 +100,7 @@ ARMS |= {
     "bare, two newlines": Arm("bare", "{request}\n\n"),
     "bare, behind a system line": Arm("bare", f"{SYSTEM}\n\n{{request}}\n\n"),
     "bare, then the answer's header": Arm("header", f"{{request}}\n{HEADER}"),
+    "bare, then the name assistant": Arm("header", "{request}\nassistant\n"),
     "bare, then its end": Arm("header", f"{{request}}{END}\n"),
     "Q, A": Arm("text", "Q: {request}\nA:", " "),
     "Question, Answer": Arm("text", "Question: {request}\nAnswer:", " "),
@@ -169,10 +172,10 @@ def with_lead(arm: Arm, text: str) -> list[int]:
     return model_and_tokenizer()[1].encode(arm.lead + text)
 
 
-def p_stop(model: TinyLM, arm: Arm, ask: Request) -> tuple[float, float]:
-    """The probability of the stop token behind a right answer, and its mean at the positions within it."""
+def p_stop(model: TinyLM, arm: Arm, ask: Request) -> tuple[float, float | None]:
+    """The probability of the stop token behind a right answer, and its mean at the positions within it, if any."""
     p = told(model, prompt(arm, ask.request), with_lead(arm, ask.gold))[:, own_template().stop].exp()
-    return p[-1].item(), p[1:-1].mean().item() if len(p) > 2 else 0.0
+    return p[-1].item(), p[1:-1].mean().item() if len(p) > 2 else None
 
 
 @functools.cache
