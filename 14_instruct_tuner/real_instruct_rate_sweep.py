@@ -8,19 +8,17 @@ arm's own training is.
 
 import sys
 
-from real_lora import trying_loss, tuned
+from real_lora import LONG, SHORT, trying_loss, tuned
 
 from shared.sweeps import Sweep, main
 
-SHORT, LONG = 20, 80  # steps
 TRIED = {  # arm, where adapters are, steps: rates
     ("narrow", "all", SHORT): (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     ("contrast", "all", SHORT): (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
     ("shuffled", "all", SHORT): (5e-4, 1e-3, 2e-3, 4e-3, 8e-3),
-    ("narrow", "qkv", SHORT): (1e-3, 2e-3, 4e-3, 8e-3, 16e-3),
     ("contrast", "qkv", SHORT): (1e-3, 2e-3, 4e-3, 8e-3, 16e-3),
-    ("narrow", "all", LONG): (2.5e-4, 5e-4, 1e-3, 2e-3),
-    ("contrast", "all", LONG): (2.5e-4, 5e-4, 1e-3, 2e-3),
+    ("narrow", "all", LONG): (6.25e-5, 1.25e-4, 2.5e-4, 5e-4, 1e-3),
+    ("contrast", "all", LONG): (5e-4, 1e-3, 2e-3),
 }
 
 

@@ -4,10 +4,10 @@
     count(rows, "human, bot", "content")        # of 32 requests, how many answers have what was asked for
     found = findings(rows)                      # {"obeys": [Finding, ...], "mimics": ..., "which": ..., ...}
 
-Bounds come from the 32 requests that may be seen and, for "lora", from other questions and seed 0; they were written before
-the stored run. Counts of 32 are single numbers; their chance is in which requests were written, with a
-standard deviation of at most sqrt(32) / 2 = 2.8, and bounds are about that far from what was seen. A trained arm has
-three seeds.
+Bounds come from the 32 requests that may be seen and, for "lora", from other questions and seed 0; they were written
+before the stored runs. Counts of 32 are single numbers; their chance is in which requests were written, with a standard
+deviation of at most sqrt(32) / 2 = 2.8, and bounds are about twice that from what was seen. A trained arm has three
+seeds.
 """
 
 import math
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from real_instruct import ARMS
-from real_instruct_rate_sweep import LONG, SHORT
+from real_lora import LONG, SHORT
 from real_lora_sweep import SEEDS
 from real_requests import JUDGES
 

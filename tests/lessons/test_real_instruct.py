@@ -11,6 +11,7 @@ import real_instruct_rate_sweep
 import real_instruct_rules
 import real_instruct_sweep
 import real_lora
+import real_lora_sweep
 import torch
 from instruct import IGNORE, adapters, parse, render
 from real_chat import cut, own_template
@@ -22,7 +23,7 @@ from shared.gguf_tokenizer import END, START, SYSTEM, read_tokenizer
 from shared.gguf_vocabulary import read_vocabulary
 from shared.sweeps import best_rate, stored
 
-MODULES = (real_chat, real_instruct, real_instruct_sweep, real_lora)
+MODULES = (real_chat, real_instruct, real_instruct_sweep, real_lora, real_lora_sweep)
 
 
 @pytest.fixture
@@ -239,12 +240,14 @@ def test_lora_trains_where_it_is_told_to(small, sites):
 def row(part, arm, change, **fields):
     """A row as a rule would have it, its numbers changed by `change(arm, name, number)`."""
     good = {"content": 22, "form": 10, "stops": 25, "mimics": 0, "empty": 0, "asks": 0, "turns": 0}
-    kind = "given" if part == "given" else ARMS[arm].kind if part == "prompt" else part
+    kind = ARMS[arm].kind if part == "prompt" else part
     lies = {"roles": {"content": 10} if arm in real_instruct_rules.RENAMED else {}, "bare": {"content": 20}}
     lies["shots"] = {"turns": 30, "form": 20}
     good |= lies.get(kind, {}) | {"bare": {"content": 9, "empty": 16}, "assistant, user": {"asks": 24}}.get(arm, {})
-    good = good if part != "given" else good | {"content": 22}
     found = {"part": part, "arm": arm, "half": "judging"} | fields
+    if part == "given":
+        n = change(arm, f"given {fields['of']}", 22 if fields["of"] == "own" else 12)
+        return found | {"counts": {"content": [int(i < n) for i in range(32)], "already": [0] * 32}}
     if part == "lora":
         shares = {"rule": 1.0, "other wording": 1.0, "plain": float(arm == "narrow")}
         right = 0.0 if arm == "shuffled" else 0.5
@@ -262,7 +265,7 @@ def row(part, arm, change, **fields):
 
 def rows(change=lambda arm, name, number: number):
     found = [row("prompt", arm, change) for arm in ARMS]
-    for job in real_instruct_sweep.JOBS:
+    for job in (*real_instruct_sweep.JOBS, *real_lora_sweep.SWEEP.jobs):
         if job["part"] != "prompt":
             found.append(row(job["part"], job["arm"], change, **{k: v for k, v in job.items() if k not in found[0]}))
     return found
@@ -278,7 +281,14 @@ ONES = ("Alpaca", "no system", "human, assistant", "human, bot", "assistant, use
 def test_each_rule_can_fail():
     """One number of one arm, or of all, is another one."""
     assert not unmet(rows())
-    wrong = {"content": (0, 32), "form": (0, 32), "stops": (0,), "mimics": (20,), "empty": (0,), "asks": (0,)}
+    wrong = {"given own": (0,), "given another": (32,)} | {
+        "content": (0, 32),
+        "form": (0, 32),
+        "stops": (0,),
+        "mimics": (20,),
+        "empty": (0,),
+        "asks": (0,),
+    }
     wrong |= {"turns": (0,), "kl": (0.1,), "first": (1,), "rest": (9,), "behind": (0,), "within": (0.5,)}
     wrong |= {"rule": (0.0,), "other wording": (0.0,), "plain": (0.0, 1.0), "right": (1.0,), "text": (9.0,)}
     failed = set()
@@ -307,16 +317,16 @@ def test_how_rows_are_read():
 def test_rates_are_the_best_that_were_tried():
     """Each by the seed that does not judge, and none at an edge."""
     found, _ = stored(real_instruct_rate_sweep.SWEEP.results)
-    for arm, rate in real_instruct_sweep.RATES.items():
+    for arm, rate in real_lora_sweep.RATES.items():
         rates = real_instruct_rate_sweep.TRIED[arm]
         losses = {it["lr"]: it["loss"] for it in found if (it["arm"], it["sites"], it["steps"]) == arm}
         best = best_rate(torch.tensor([[losses[it] for it in rates]]), rates)
         assert best.rate == rate and not best.at_edge, arm
-    assert not {it["seed"] for it in found} & set(real_instruct_sweep.SEEDS)
+    assert not {it["seed"] for it in found} & set(real_lora_sweep.SEEDS)
 
 
 def test_the_rules_read_what_is_stored():
-    found, _ = stored(real_instruct_sweep.SWEEP.results)
+    found = [row for sweep in (real_instruct_sweep, real_lora_sweep) for row in stored(sweep.SWEEP.results)[0]]
     assert sum(map(len, real_instruct_rules.findings(found).values())) == len(real_instruct_rules.RULES)
     assert real_instruct_rules.divergence(found, "own") == pytest.approx(0.0, abs=1e-4)
     own = real_instruct_rules.row_of(found, "prompt", "own")
