@@ -1,6 +1,7 @@
 """The rules by which the real model's rows decide what its template does, and how a row is read.
 
-    rows = [row for sweep in (real_instruct_sweep, real_lora_sweep) for row in stored(sweep.SWEEP.results)[0]]
+    sweeps = real_instruct_sweep.SWEEP, real_lora_sweep.SWEEP, real_lora_long_sweep.SWEEP
+    rows = [row for sweep in sweeps for row in stored(sweep.results)[0]]
     count(rows, "human, bot", "content")        # of 32 requests, how many answers have what was asked for
     found = findings(rows)                      # {"obeys": [Finding, ...], "mimics": ..., "which": ..., ...}
 

@@ -11,6 +11,7 @@ import real_instruct_rate_sweep
 import real_instruct_rules
 import real_instruct_sweep
 import real_lora
+import real_lora_long_sweep
 import real_lora_sweep
 import torch
 from instruct import IGNORE, adapters, parse, render
@@ -23,6 +24,7 @@ from shared.gguf_tokenizer import END, START, SYSTEM, read_tokenizer
 from shared.gguf_vocabulary import read_vocabulary
 from shared.sweeps import best_rate, stored
 
+SWEEPS = (real_instruct_sweep.SWEEP, real_lora_sweep.SWEEP, real_lora_long_sweep.SWEEP)
 MODULES = (real_chat, real_instruct, real_instruct_sweep, real_lora, real_lora_sweep)
 
 
@@ -265,7 +267,7 @@ def row(part, arm, change, **fields):
 
 def rows(change=lambda arm, name, number: number):
     found = [row("prompt", arm, change) for arm in ARMS]
-    for job in (*real_instruct_sweep.JOBS, *real_lora_sweep.SWEEP.jobs):
+    for job in (job for sweep in SWEEPS for job in sweep.jobs):
         if job["part"] != "prompt":
             found.append(row(job["part"], job["arm"], change, **{k: v for k, v in job.items() if k not in found[0]}))
     return found
@@ -317,7 +319,7 @@ def test_how_rows_are_read():
 def test_rates_are_the_best_that_were_tried():
     """Each by the seed that does not judge, and none at an edge."""
     found, _ = stored(real_instruct_rate_sweep.SWEEP.results)
-    for arm, rate in real_lora_sweep.RATES.items():
+    for arm, rate in (real_lora_sweep.RATES | real_lora_long_sweep.RATES).items():
         rates = real_instruct_rate_sweep.TRIED[arm]
         losses = {it["lr"]: it["loss"] for it in found if (it["arm"], it["sites"], it["steps"]) == arm}
         best = best_rate(torch.tensor([[losses[it] for it in rates]]), rates)
@@ -326,7 +328,7 @@ def test_rates_are_the_best_that_were_tried():
 
 
 def test_the_rules_read_what_is_stored():
-    found = [row for sweep in (real_instruct_sweep, real_lora_sweep) for row in stored(sweep.SWEEP.results)[0]]
+    found = [row for sweep in SWEEPS for row in stored(sweep.results)[0]]
     assert sum(map(len, real_instruct_rules.findings(found).values())) == len(real_instruct_rules.RULES)
     assert real_instruct_rules.divergence(found, "own") == pytest.approx(0.0, abs=1e-4)
     own = real_instruct_rules.row_of(found, "prompt", "own")
