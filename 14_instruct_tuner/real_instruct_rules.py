@@ -1,7 +1,6 @@
 """The rules by which the real model's rows decide what its template does, and how a row is read.
 
-    sweeps = real_instruct_sweep.SWEEP, real_lora_sweep.SWEEP, real_lora_long_sweep.SWEEP
-    rows = [row for sweep in sweeps for row in stored(sweep.results)[0]]
+    rows = [row for sweep in (real_instruct_sweep, real_lora_sweep) for row in stored(sweep.SWEEP.results)[0]]
     count(rows, "human, bot", "content")        # of 32 requests, how many answers have what was asked for
     found = findings(rows)                      # {"obeys": [Finding, ...], "mimics": ..., "which": ..., ...}
 
@@ -17,7 +16,7 @@ from typing import NamedTuple
 
 import numpy as np
 from real_instruct import ARMS
-from real_lora import LONG, SHORT
+from real_lora import SHORT
 from real_lora_sweep import SEEDS
 from real_requests import JUDGES
 
@@ -283,12 +282,6 @@ RULES = [
     ),
     Rule(
         "lora",
-        "the same, four times as long",
-        lambda rows: asked(rows, "narrow", "plain", "one_word", steps=LONG),
-        {"at_least": 0.75},
-    ),
-    Rule(
-        "lora",
         "trained with and without the rule: share of one-word answers with it",
         lambda rows: asked(rows, "contrast", "rule", "one_word"),
         {"at_least": 0.75},
@@ -297,12 +290,6 @@ RULES = [
         "lora",
         "the same without it",
         lambda rows: asked(rows, "contrast", "plain", "one_word"),
-        {"at_most": 0.25},
-    ),
-    Rule(
-        "lora",
-        "the same without it, four times as long",
-        lambda rows: asked(rows, "contrast", "plain", "one_word", steps=LONG),
         {"at_most": 0.25},
     ),
     Rule(

@@ -11,7 +11,6 @@ import real_instruct_rate_sweep
 import real_instruct_rules
 import real_instruct_sweep
 import real_lora
-import real_lora_long_sweep
 import real_lora_sweep
 import torch
 from instruct import IGNORE, adapters, parse, render
@@ -24,7 +23,7 @@ from shared.gguf_tokenizer import END, START, SYSTEM, read_tokenizer
 from shared.gguf_vocabulary import read_vocabulary
 from shared.sweeps import best_rate, stored
 
-SWEEPS = (real_instruct_sweep.SWEEP, real_lora_sweep.SWEEP, real_lora_long_sweep.SWEEP)
+SWEEPS = (real_instruct_sweep.SWEEP, real_lora_sweep.SWEEP)
 MODULES = (real_chat, real_instruct, real_instruct_sweep, real_lora, real_lora_sweep)
 
 
@@ -319,7 +318,7 @@ def test_how_rows_are_read():
 def test_rates_are_the_best_that_were_tried():
     """Each by the seed that does not judge, and none at an edge."""
     found, _ = stored(real_instruct_rate_sweep.SWEEP.results)
-    for arm, rate in (real_lora_sweep.RATES | real_lora_long_sweep.RATES).items():
+    for arm, rate in real_lora_sweep.RATES.items():
         rates = real_instruct_rate_sweep.TRIED[arm]
         losses = {it["lr"]: it["loss"] for it in found if (it["arm"], it["sites"], it["steps"]) == arm}
         best = best_rate(torch.tensor([[losses[it] for it in rates]]), rates)
