@@ -75,6 +75,7 @@ def render(messages: Sequence[Message], template: Template, reply: bool = False)
     render([("user", [7, 8]), ("assistant", [9])]): ids [0, 1, 7, 8, 2, 9, 0], answer [F, F, F, F, F, T, T]
     Raises ValueError for a role that the template does not have and for a message that holds one of its controls.
     """
+    _check_template(template)
     ids, answer = list(template.begin), [False] * len(template.begin)
     for role, said in messages:
         _check_message(role, said, template)
@@ -90,6 +91,14 @@ def render(messages: Sequence[Message], template: Template, reply: bool = False)
     return Conversation(ids, answer)
 
 
+def _check_template(template: Template) -> None:
+    for role, opens in template.opens.items():
+        if not opens:
+            raise ValueError(f"nothing opens what {role} says: expected at least one token, or no turn could be told")
+    if template.stop not in template.closes["assistant"]:
+        raise ValueError(f"the stop is {template.stop}: expected one of closes['assistant'], which ends every answer")
+
+
 def _check_message(role: str, said: Sequence[int], template: Template) -> None:
     if role not in template.opens:
         raise ValueError(f"{role!r} is no role of this template: expected one of {sorted(template.opens)}")
@@ -101,9 +110,11 @@ def _check_message(role: str, said: Sequence[int], template: Template) -> None:
 
 
 def parse(ids: Sequence[int], template: Template) -> list[Message]:
-    """The messages of a rendered conversation: `render` backwards. A turn that is opened at the end and not closed has
-    the tokens that are there. Raises ValueError where the ids are no conversation of this template.
+    """The messages of a rendered conversation: `render` backwards. A turn that is opened at the end and not closed, or
+    whose close is cut off, has the tokens that are there. Raises ValueError where the ids are no conversation of this
+    template.
     """
+    _check_template(template)
     at, messages = len(template.begin), []
     if list(ids[:at]) != template.begin:
         raise ValueError(f"the ids begin with {list(ids[:at])}: expected {template.begin}")
@@ -115,7 +126,7 @@ def parse(ids: Sequence[int], template: Template) -> list[Message]:
         end = next((i for i in range(at, len(ids)) if ids[i] in template.controls), len(ids))
         messages.append((role, list(ids[at:end])))
         closes = template.closes[role]
-        if end < len(ids) and list(ids[end : end + len(closes)]) != closes:
+        if end < len(ids) and list(ids[end : end + len(closes)]) != closes[: len(ids) - end]:
             raise ValueError(f"position {end} holds token {ids[end]}: expected the end of what {role} says, {closes}")
         at = end + len(closes) if end < len(ids) else end
     return messages
@@ -159,10 +170,12 @@ def pack(conversations: Sequence[Conversation], length: int, template: Template)
 def pad(conversations: Sequence[Conversation], template: Template) -> Batch:
     """Each conversation in a row of its own, as long as the longest."""
     rows = [[inputs_and_targets(conversation)] for conversation in conversations]
-    return _as_batch(rows, max(len(row[0][0]) for row in rows), template)
+    return _as_batch(rows, max((len(row[0][0]) for row in rows), default=0), template)
 
 
 def _as_batch(rows, length: int, template: Template) -> Batch:
+    if not rows:
+        raise ValueError("there are no conversations: expected at least one")
     inputs, targets, documents, positions = [], [], [], []
     for row in rows:
         free = length - sum(len(ids) for ids, _ in row)
@@ -314,6 +327,7 @@ def lora_gradients(
 
 def answer_log_probability(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """The log-probability of each row's whole answer, (B,): the sum over its targets, in nats."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     asked = targets != IGNORE
     each = logits.log_softmax(-1).gather(-1, targets.masked_fill(~asked, 0)[..., None])[..., 0]  # (B, T)
     return (each * asked).sum(dim=1)

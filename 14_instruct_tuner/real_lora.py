@@ -26,7 +26,7 @@ from shared.tiny_lm import TinyLM
 from shared.training import fit
 
 RANK, ALPHA, BATCH = 8, 16, 4
-SHORT, LONG = 20, 80  # steps
+SHORT = 20  # steps
 MOST = 20  # new tokens
 SITES = {"all": MATRICES, "qkv": ("qkv",)}
 RULE, OTHER_WORDING = "Answer in one word.", "Reply with a single word."

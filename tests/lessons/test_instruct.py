@@ -158,7 +158,6 @@ def reverse_kl(student, teacher, targets):
     return ((p.exp() * (p - q)).sum(-1) * asked).sum() / max(1, int(asked.sum()))
 
 
-@pytest.mark.skipif(not NOTEBOOK.exists(), reason="the notebook is not there yet")
 def test_the_folded_solutions_pass():
     assert examine(SimpleNamespace(**solutions(instruct, NOTEBOOK.name, torch=torch)), EXERCISES).passes
 
@@ -230,3 +229,34 @@ UNUSUAL = {
 @pytest.mark.parametrize("name", UNUSUAL)
 def test_a_right_function_that_is_written_otherwise_passes(name):
     assert examine(graft(instruct, **{name: UNUSUAL[name]}), checks(instruct)).passes
+
+
+def test_templates_that_cannot_be_parsed_are_refused():
+    """An empty opening would be found everywhere; a stop that closes nothing would never come."""
+    messages = [("user", [1]), ("assistant", [2])]
+    silent = CHAT._replace(opens=CHAT.opens | {"system": []}, closes=CHAT.closes | {"system": []})
+    with pytest.raises(ValueError, match="nothing opens what system says"):
+        instruct.render(messages, silent)
+    with pytest.raises(ValueError, match="nothing opens what system says"):
+        instruct.parse(instruct.render(messages, CHAT).ids, silent)
+    with pytest.raises(ValueError, match="the stop is 39"):
+        instruct.render(messages, CHAT._replace(stop=39))
+
+
+def test_what_a_model_writes_can_be_parsed():
+    """It ends at the stop, and the template has one token more behind it."""
+    messages = [("user", [1]), ("assistant", [2, 3])]
+    assert instruct.parse(instruct.render(messages, CHAT).ids[:-1], CHAT) == messages
+
+
+def test_no_conversations_are_refused():
+    for make in (lambda: instruct.pad([], CHAT), lambda: instruct.pack([], 8, CHAT)):
+        with pytest.raises(ValueError, match="there are no conversations"):
+            make()
+
+
+def test_log_probabilities_of_half_precision_are_float32():
+    logits = draw(2, 3, VOCABULARY).bfloat16()
+    targets = torch.tensor([[1, 2, instruct.IGNORE], [3, 4, 5]])
+    found = instruct.answer_log_probability(logits, targets)
+    torch.testing.assert_close(found, instruct.answer_log_probability(logits.float(), targets), rtol=0, atol=0)
