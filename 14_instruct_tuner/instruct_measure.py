@@ -129,7 +129,8 @@ def obedience(model: nn.Module, of: str, n: int, prompt: Prompt) -> dict[str, li
 @torch.no_grad()
 def knows(model: nn.Module, of: str, n: int, prompt: Prompt) -> list[float]:
     """The share of questions, by kind in the order of SETS, where the right word is the likeliest of all words that
-    could stand in its place, when the answer's words before it are given: content, whatever the form."""
+    could stand in its place, when the answer's words before it are given: whether the prompt draws it out, whatever the
+    form."""
     device, found = next(model.parameters()).device, {kind: [] for kind in SETS[of] if kind in ABOUT}
     for request in (it for it in asked(of, n) if it.kind in ABOUT):
         at, answer = answer_word(request), encode(request.answer)

@@ -105,7 +105,7 @@ def limits(rows: Rows) -> list[Finding]:
     rows, found = list(rows), []
     for steps in STEPS:
         kinds, pairs = (share(rows, TUNED, steps, of, "obeyed") for of in ("new kind", "pair"))
-        when = "the kind of request was among those tuned on"
+        when = "answers of that form were among those tuned on"
         found.append(Finding(f"{steps:,} steps: it obeys new kinds", kinds, at_most=0.1, when=when))
         when = "there is one request at a time"
         found.append(Finding(f"{steps:,} steps: it obeys two at once", pairs, at_most=0.1, when=when))

@@ -10,9 +10,9 @@ with more of them by the design of its corpus. The template's `<user>` and `<bot
 of its texts. An answer ends with the token that ends every document.
 
 Kinds of instructions: eleven are TRAINED, three are NEW. Combinations of a kind with what it asks for (a name, an
-object, or a tone and a hero) are held out from training, about a third of each kind's: the rest of that kind, and the
-rest that is asked of that name, is trained. (An animal is asked for by one kind alone, so that those held out are in no
-trained request.) PAIR asks two questions at once, which no training does.
+object, or a tone and a hero) are held out from training, a quarter to two fifths of a kind's requests: the rest of that
+kind, and the rest that is asked of that name, is trained. (An animal is asked for by one kind alone, so that those held
+out are in no trained request.) PAIR asks two questions at once, which no training does.
 """
 
 from collections.abc import Iterator, Sequence
@@ -81,7 +81,7 @@ class Request:
 
 
 def is_held_out(kind: str, argument: str) -> bool:
-    """Whether training leaves out a combination; about a third of each trained kind's are."""
+    """Whether training leaves out a combination; of each trained kind's, every third argument is."""
     kinds = {**dict.fromkeys(TRAINED), **dict.fromkeys(NEW)}
     if kind == "write":
         tone, hero = argument.split()

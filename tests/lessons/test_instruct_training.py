@@ -6,6 +6,7 @@ from dataclasses import replace
 from itertools import islice, takewhile
 from statistics import fmean
 
+import instruct_colour_sweep as colours
 import instruct_measure as measure
 import instruct_rate_sweep
 import instruct_rules as rules
@@ -230,3 +231,21 @@ def test_a_small_run_is_whole():
     found = training.run(training.quick(training.JUDGES[0])[0])
     assert {"own_loss", "story_nats", "curve", "shifts", "texts", "wrong"} < found.keys()
     assert found["done"][-1] == 2 and len(found["trained obeyed"]) == len(world.TRAINED)
+
+
+def test_the_other_thing_is_the_other_one():
+    for request in some(20, ("colour",)):
+        thing, colour = colours.other_thing(request)
+        assert thing != request.argument and f"A {colour} {thing} was in" in request.story.replace("An ", "A ")
+
+
+def test_a_story_with_one_thing_trained_gives_it_away():
+    """Where training asked for one of the two, its colour is the answer to either question; else it is a coin."""
+    rows = stored(colours.SWEEP.results)[0]
+    for row in rows:
+        groups = row["groups"]
+        assert sum(map(sum, groups.values())) == colours.N
+        assert groups["trained, never"][0] >= 0.9 * sum(groups["trained, never"])
+        assert groups["never, trained"][1] >= 0.9 * sum(groups["never, trained"])
+        for both in ("trained, trained", "never, never"):
+            assert groups[both][0] <= 0.75 * sum(groups[both])
