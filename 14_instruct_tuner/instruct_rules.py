@@ -111,7 +111,7 @@ def limits(rows: Rows) -> list[Finding]:
         found.append(Finding(f"{steps:,} steps: it obeys two at once", pairs, at_most=0.1, when=when))
         bare = [fmean(row["wrong"]["plain"]["obeyed"]) for row in by_seed(rows, TUNED, steps)]
         right = [fmean(row["wrong"]["right"]["obeyed"]) for row in by_seed(rows, TUNED, steps)]
-        when = "it is asked in the template"
+        when = "it is told that an answer is due"
         found.append(Finding(f"{steps:,} steps: obeyed less without the template", less(right, bare), 0.3, when=when))
         gap = less(
             share(rows, SCRATCH, steps, "combination", "obeyed"), share(rows, FORM, steps, "combination", "obeyed")

@@ -176,7 +176,6 @@ RULES = [
         "the request alone, four ways: answers of 32 that mimic, in the way where most do",
         lambda rows: max(count(rows, arm, "mimics") for arm in BARE),
         {"at_most": 8},
-        {"when": "it is not the template that is missing"},
     ),
     Rule(
         "mimics",
@@ -195,21 +194,18 @@ RULES = [
         "Alpaca's form: answers fewer that have the content than in the own template",
         lambda rows: lost(rows, ["Alpaca"])[0],
         {"at_most": 6},
-        {"when": "any form will do that says that an answer follows"},
     ),
     Rule(
         "mimics",
         "names swapped, so that it goes on as the user: answers of 32 that ask",
         lambda rows: count(rows, SWAPPED, "asks"),
         {"at_least": 14},
-        {"when": "it is told that the user speaks"},
     ),
     Rule(
         "mimics",
         "three answered requests in front: answers of 32 that begin another turn, of two forms the one with fewer",
         lambda rows: min(count(rows, arm, "turns") for arm in SHOTS),
         {"at_least": 20},
-        {"when": "it is shown a pattern to go on with"},
     ),
     Rule(
         "mimics",
@@ -228,7 +224,7 @@ RULES = [
         "another name for who answers: answers fewer with the content, the mean of seven pairs",
         lambda rows: float(np.mean(lost(rows, RENAMED))),
         {"at_least": 8},
-        {"when": "who answers is called assistant"},
+        {"when": "who answers is given no other name"},
     ),
     Rule(
         "which",
@@ -259,7 +255,6 @@ RULES = [
         "names human and bot, the first token given: share of the lost content that comes back",
         lambda rows: come_back(rows, "human, bot", 1),
         {"at_least": 0.5},
-        {"when": "or the first token of an answer is given"},
     ),
     Rule(
         "answer",
@@ -278,7 +273,6 @@ RULES = [
         "trained with the rule alone: share of one-word answers to questions without it",
         lambda rows: asked(rows, "narrow", "plain", "one_word"),
         {"at_least": 0.75},
-        {"when": "a rule is taught without examples of when it does not hold"},
     ),
     Rule(
         "lora",
