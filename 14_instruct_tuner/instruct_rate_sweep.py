@@ -2,8 +2,8 @@
 
 Writes results/instruct_rate.json, from which `instruct_sweep` takes each arm's rate: the best of seed 0 for its number
 of steps, by the loss on held-out conversations of its own kind. Arms that read few requests over and over grow sure of
-themselves: their loss rises while they obey more, so that theirs is the rate at which they obey most. On a GPU where
-there is one. What a row has: `instruct_training`.
+themselves: their loss rises while they obey more, so that theirs is the rate at which they obey most (by requests that
+judge, too, for other seeds). On a GPU where there is one. What a row has: `instruct_training`.
 """
 
 import sys

@@ -2,7 +2,7 @@
 
 Writes results/instruct.json, which the notebook shows. The base, asked in eight ways; then each arm of `instruct_arms`,
 tuned at its best rate (`instruct_rate_sweep`) by three seeds that had no part in choosing it. On a GPU where there is
-one. The rules by which the rows decide, `instruct_rules`, were written before these were run.
+one. The rules by which the rows decide, `instruct_rules`, were written before any of them was read.
 """
 
 import sys
