@@ -12,8 +12,9 @@ def arm(method: str, reward: str, coefficient: float, iterations: int) -> dict:
     return {"method": method, "reward": reward, "coefficient": coefficient, "iterations": iterations}
 
 
-PENALTIES = [arm("ppo", "600", coefficient, n) for n in (LONG, SHORT) for coefficient in COEFFICIENTS]
-REWARDS = [arm("ppo", reward, c, n) for n in (LONG, SHORT) for reward in ("150", "2400", "gold") for c in (0, 0.3)]
+PENALTIES = [arm("ppo", "600", c, LONG) for c in (0, 0.1, 0.3, 1)] + [arm("ppo", "600", c, SHORT) for c in COEFFICIENTS]
+REWARDS = [arm("ppo", reward, c, LONG) for reward, c in (("150", 0), ("150", 0.3), ("gold", 0))]
+REWARDS += [arm("ppo", reward, c, SHORT) for reward in ("40", "150", "gold") for c in (0, 0.3)]
 OTHERS = [arm(method, "600", coefficient, SHORT) for method in GROUPED for coefficient in (0, 0.1)]
 PREFERRED = [arm("dpo", reward, beta, 4) for reward in ("150", "600") for beta in (0.1, 0.5)]
 ARMS = [*PENALTIES, *REWARDS, *OTHERS, *PREFERRED]

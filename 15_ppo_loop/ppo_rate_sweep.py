@@ -28,10 +28,10 @@ def best(rows: list[dict], arm: dict) -> BestRate:
 
 def _badness(row: dict) -> float:
     """What the best rate has least of."""
-    if row["end"] is None:
+    if row["score"] is None:
         return torch.inf
-    penalty = 0 if row["method"] == "dpo" else row["coefficient"] * row["end"]["kl"]
-    return penalty - row["end"]["score"]
+    penalty = 0 if row["method"] == "dpo" else row["coefficient"] * row["kl"]
+    return penalty - row["score"]
 
 
 SWEEP = Sweep(

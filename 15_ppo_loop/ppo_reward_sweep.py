@@ -14,8 +14,8 @@ from ppo_world import accuracy, preferences, side_by_side
 from shared.sweeps import Sweep, best_rate, main, stored
 from shared.sweeps.rates import BestRate
 
-RATES = [5e-4, 1.5e-3, 5e-3, 1.5e-2]
-SIZES = [150, 600, 2400]
+RATES = [5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2]
+SIZES = [40, 150, 600]
 
 
 def best(pairs: int) -> BestRate:

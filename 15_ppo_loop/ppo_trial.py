@@ -6,7 +6,7 @@ reward: "gold", or how many pairs the reward model was trained on. `ppo_rate_swe
 trains each arm at its best one by the seeds that judge. A seed draws the pairs, the reward model's order of them, the
 prompts and the responses.
 
-A row has `end`: the means over 256 held-out prompts of `score` (what the policy was trained on, without the penalty),
+A row has the means over 256 held-out prompts of `score` (what the policy was trained on, without the penalty),
 `gold`, `kl` (nats a response, exact), `length`, `finished`, `consistent`, `deeds`; `curve`: the same on the way, each
 of 24 numbers the mean over the rollouts of an iteration, or of four. A row of a seed that judges has `texts`, what the
 policy writes to two held-out prompts at some iterations.
@@ -62,10 +62,12 @@ def cost(job: dict) -> float:
 
 def comparable(job: dict) -> bool:
     """Runs that another machine, or no GPU, brings to much the same end."""
-    return job.get("iterations", 0) <= ITERATIONS[0] and job.get("coefficient", 0) > 0
+    return job.get("iterations", 0) <= ITERATIONS[0] and job.get("coefficient", 0) >= 0.3
 
 
-TOLERANCE = {"end": 1e9, "curve": 1e9, "texts": math.inf}  # a policy goes another way where rounding differs
+# A policy goes another way where rounding differs, to an end as good; 256 responses have an error of their own.
+TOLERANCE = {"score": 0.3, "gold": 0.2, "kl": 3, "length": 15, "finished": 0.25, "consistent": 0.2, "deeds": 1}
+TOLERANCE |= {"curve": math.inf, "texts": math.inf}
 
 
 def quick(seed: int) -> list[dict]:
@@ -104,8 +106,8 @@ def run(job: dict) -> dict:
 
     history = train(policy, base(), score, prompts, settings, credit, watch, label=None)
     if history.stopped:
-        return {"end": None, "curve": None, "stopped": history.stopped}
-    result = {"end": measured(policy.lm, score, few), "curve": curve(history.rows)}
+        return dict.fromkeys(MEASURES) | {"stopped": history.stopped}
+    result = measured(policy.lm, score, few) | {"curve": curve(history.rows)}
     if job["seed"] in JUDGES and job["method"] == "ppo":
         result["texts"] = {str(i): each for i, each in enumerate([*texts, written(policy.lm)]) if each}
     return result
@@ -194,4 +196,4 @@ def preferred(job: dict, few: int) -> dict:
         watch=watch,
         watch_every=max(1, steps // 8),
     )
-    return {"end": measured(lm, score, few), "curve": {name: [each[name] for each in looks] for name in MEASURES}}
+    return measured(lm, score, few) | {"curve": {name: [each[name] for each in looks] for name in MEASURES}}
