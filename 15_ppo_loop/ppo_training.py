@@ -43,8 +43,8 @@ def train(
     reference: what the policy must stay near. score: a rollout to a number for each response, (B,). credit: what a
     token was worth, as `by_gae` tells it. watch: returns numbers to keep of a rollout. label: the words before the
     progress line; None prints nothing. A row of the history has the iteration's mean `score`, `kl` (nats a response,
-    exact), `length` (tokens), `coefficient`, what `improve` returns and what `watch` does. A number that is not finite ends the
-    training, and so does an interrupt: `History.stopped` says where, and what to look at.
+    exact), `length` (tokens), `coefficient`, what `improve` returns and what `watch` does. A number that is not finite
+    ends the training, and so does an interrupt: `History.stopped` says where, and what to look at.
     """
     optimizer = torch.optim.AdamW(policy.parameters(), settings.rate, betas=(0.9, 0.95), weight_decay=0.0)
     coefficient, history = settings.coefficient, History()
