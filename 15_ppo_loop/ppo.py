@@ -43,8 +43,10 @@ class Rollout(NamedTuple):
 def preference_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tensor:
     """-log sigmoid(chosen - rejected), the mean over pairs (Bradley and Terry 1952). chosen, rejected: (n,) scores.
 
-    Scores 2 and 1: -log sigmoid(1) = 0.313; equal scores: log 2 = 0.693.
+    Scores 2 and 1: -log sigmoid(1) = 0.313; equal scores: log 2 = 0.693. Raises ValueError if they are no pairs.
     """
+    if chosen.shape != rejected.shape:
+        raise ValueError(f"{tuple(chosen.shape)} chosen and {tuple(rejected.shape)} rejected: expected pairs")
     return F.softplus(rejected - chosen).mean()
 
 
@@ -70,8 +72,13 @@ class RewardModel(nn.Module):
 
     @torch.no_grad()
     def standardise(self, ids: torch.Tensor, said: torch.Tensor) -> None:
-        """Set shift and scale so that these responses have scores of mean 0 and standard deviation 1."""
+        """Set shift and scale so that these responses have scores of mean 0 and standard deviation 1.
+
+        Raises ValueError if all of them have the same score.
+        """
         number = self(ids, said) * self.scale + self.shift
+        if not (number != number[0]).any():
+            raise ValueError(f"{len(number)} responses of the same score: expected different ones (is it trained?)")
         self.shift.copy_(number.mean())
         self.scale.copy_(number.std())
 
@@ -109,14 +116,16 @@ def rollout(
         for row, token, its in zip(step.rows, step.tokens.tolist(), step.log_p.tolist(), strict=True):
             written[row].append(token)
             log_p[row].append(its)
-    T, device = max(map(len, written)), lm.embedding.weight.device
+    T, like = max(map(len, written)), lm.embedding.weight
     ids = [row + [padding] * (T - len(row)) for row in written]
     said = [
         [False] * len(prompt) + [True] * (len(row) - len(prompt)) + [False] * (T - len(row))
         for prompt, row in zip(prompts, written, strict=True)
     ]
     log_p = [row + [0.0] * (T - len(row)) for row in log_p]
-    return Rollout(*(torch.tensor(each, device=device) for each in (ids, said, log_p)))
+    precision = torch.promote_types(like.dtype, torch.float32)  # as `stream` draws
+    ids, said = torch.tensor(ids, device=like.device), torch.tensor(said, device=like.device)
+    return Rollout(ids, said, torch.tensor(log_p, dtype=precision, device=like.device))
 
 
 def token_log_p(logits: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
@@ -236,6 +245,7 @@ def value_loss(
     values: torch.Tensor, old_values: torch.Tensor, returns: torch.Tensor, said: torch.Tensor, clip: float
 ) -> torch.Tensor:
     """Half the mean of the larger squared error: of the values, or of them kept within clip of the old ones."""
+    old_values, returns = old_values.detach(), returns.detach()
     near = old_values + (values - old_values).clamp(-clip, clip)
     return masked_mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), said) / 2
 
@@ -257,7 +267,7 @@ class Settings:
     coefficient: of the penalty in the reward. target: the divergence of a response, in nats, that the coefficient is
     adapted to; None: it stays. in_loss: the coefficient of k3 in the loss, as in GRPO. iterations: how often new
     responses are drawn. most: their tokens. stop: the tokens that end one. epochs, minibatches: of an iteration. gamma,
-    lam: of GAE. clip, value_clip: of ratio and value.
+    lam: of GAE. clip, value_clip: of ratio and value. Raises ValueError for numbers that would silently do harm.
     """
 
     rate: float = 1e-3
@@ -273,6 +283,16 @@ class Settings:
     lam: float = 0.95
     clip: float = 0.2
     value_clip: float = 1.0
+
+    def __post_init__(self):
+        for name in ("coefficient", "in_loss", "clip", "value_clip"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} is {getattr(self, name)}: expected 0 or more")
+        if min(self.epochs, self.minibatches) < 1:
+            raise ValueError(f"epochs {self.epochs}, minibatches {self.minibatches}: expected 1 or more of each")
+        if self.target is not None and not (self.target > 0 and self.coefficient > 0):
+            given = f"target {self.target} and coefficient {self.coefficient}"
+            raise ValueError(f"{given}: expected both above 0 (a coefficient of 0 stays 0)")
 
 
 class Batch(NamedTuple):
@@ -307,9 +327,12 @@ def improve(policy: ActorCritic, optimizer: torch.optim.Optimizer, batch: Batch,
             log_p = token_log_p(logits, part.ids) * part.said  # of prompts, an exponential below could overflow
             loss = clipped_loss(log_p, part.log_p, part.advantages, part.said, settings.clip)
             critic = value_loss(values, part.values, part.returns, part.said, settings.value_clip)
-            k3 = masked_mean(kl_estimates(log_p, part.reference_log_p)[2], part.said)
+            whole = loss + critic
+            if settings.in_loss:  # 0 times an exponential that overflowed would be NaN
+                k3 = masked_mean(kl_estimates(log_p, part.reference_log_p)[2], part.said)
+                whole = whole + settings.in_loss * k3
             optimizer.zero_grad(set_to_none=True)
-            (loss + settings.in_loss * k3 + critic).backward()
+            whole.backward()
             gradient = nn.utils.clip_grad_norm_(policy.lm.parameters(), 1.0)
             optimizer.step()
             away = ((log_p - part.log_p).detach().exp() - 1) * part.said  # (B, T): the ratio less 1
