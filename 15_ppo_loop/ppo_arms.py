@@ -17,6 +17,8 @@ REWARDS = [arm("ppo", reward, c, LONG) for reward, c in (("150", 0), ("150", 0.3
 REWARDS += [arm("ppo", reward, c, SHORT) for reward in ("40", "150", "gold") for c in (0, 0.3)]
 OTHERS = [arm(method, "600", coefficient, SHORT) for method in GROUPED for coefficient in (0, 0.1)]
 PREFERRED = [arm("dpo", reward, beta, 4) for reward in ("150", "600") for beta in (0.1, 0.5)]
+ADAPTED = {"target": 4.0}  # nats a response, to which the coefficient is adapted
+BEST_OF_N = [{"method": "best of n", "reward": reward} for reward in ("40", "150", "600")]
 ARMS = [*PENALTIES, *REWARDS, *OTHERS, *PREFERRED]
 
 

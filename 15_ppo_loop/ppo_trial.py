@@ -24,7 +24,7 @@ from ppo_best_of_n import best_of_n_kl, expected_best
 from ppo_others import by_baseline, by_group, by_leaving_one_out, by_return, dpo_loss, in_groups, response_log_p
 from ppo_rewards import base, rewarded
 from ppo_training import train
-from ppo_world import MOST, STOP, gold, openings, preferences, side_by_side, tell
+from ppo_world import MOST, PAIRS, STOP, gold, openings, preferences, side_by_side, tell
 
 from shared.generation import seeded
 from shared.tiny_lm import TinyLM
@@ -144,56 +144,44 @@ def written(lm: TinyLM) -> list[str]:
 
 @torch.no_grad()
 def many(score: Callable[[Rollout], torch.Tensor], seed: int, few: int) -> dict:
-    """Of n of the base's responses the one with the best score, for n up to 256: means over 64 prompts, exact over all
+    """Of n of the base's responses the one with the best score, for n up to 256: means over 32 prompts, exact over all
     choices of n of 256."""
-    scores, golds = [], []
-    for prompt in next(openings(HELD_OUT + 100 + seed, min(few, 64))):
+    torch.manual_seed(seed)
+    scores, golds, ns = [], [], [n for n in NS if n <= few]
+    for prompt in next(openings(HELD_OUT + 100 + seed, min(few, 32))):
         drawn = rollout(base(), [prompt] * min(few, NS[-1]), MOST, STOP)
         scores.append(score(drawn).cpu())
         golds.append(gold(drawn))
-    ns = [n for n in NS if n <= few]
-    best = {
-        name: [
-            round(fmean(float(expected_best(one, of, n)) for one, of in zip(scores, each, strict=True)), 4) for n in ns
-        ]
-        for name, each in (("score", scores), ("gold", golds))
-    }
-    return {"curve": best | {"n": ns, "kl": [round(best_of_n_kl(n), 4) for n in ns]}}
+
+    def best(of: list[torch.Tensor]) -> list[float]:
+        means = (fmean(float(expected_best(*each, n)) for each in zip(scores, of, strict=True)) for n in ns)
+        return [round(mean, 4) for mean in means]
+
+    kl = [round(best_of_n_kl(n), 4) for n in ns]
+    return {"curve": {"n": ns, "kl": kl, "score": best(scores), "gold": best(golds)}}
 
 
 def preferred(job: dict, few: int) -> dict:
     """DPO on the pairs of a reward model, the same number of times over."""
-    pairs = preferences(base(), min(few, int(job["reward"])), job["seed"])
+    score, pairs = scorer(job["reward"], job["seed"]), preferences(base(), min(few, int(job["reward"])), job["seed"])
     torch.manual_seed(job["seed"])
-    lm, reference, order = copy.deepcopy(base()), base(), []
+    lm, reference, order, looks = copy.deepcopy(base()), base(), [], []
+    steps = max(1, job["iterations"] * len(pairs) // PAIRS)
 
     def batch():
-        while len(order) < 16:
+        while len(order) < PAIRS:
             order.extend(torch.randperm(len(pairs)).tolist())
-        return side_by_side([pairs[order.pop()] for _ in range(16)])
+        return side_by_side([pairs[order.pop()] for _ in range(PAIRS)])
 
     def loss(lm, ids, said):
         with torch.no_grad():
             before = response_log_p(reference, ids, said)
         return dpo_loss(response_log_p(lm, ids, said), before, job["coefficient"])
 
-    score = scorer(job["reward"], job["seed"])
-    looks = []
-    steps = max(1, job["iterations"] * len(pairs) // 16)
-
     def watch():
         looks.append(measured(lm, score, min(few, 64)))
         return {}
 
-    fit(
-        lm,
-        batch,
-        steps,
-        job["rate"],
-        loss=loss,
-        weight_decay=0.0,
-        label=None,
-        watch=watch,
-        watch_every=max(1, steps // 8),
-    )
+    how = {"loss": loss, "weight_decay": 0.0, "label": None, "watch": watch, "watch_every": max(1, steps // 8)}
+    fit(lm, batch, steps, job["rate"], **how)
     return measured(lm, score, few) | {"curve": {name: [each[name] for each in looks] for name in MEASURES}}
