@@ -2,9 +2,8 @@
 
     run({"method": "ppo", "reward": "600", "coefficient": 0.1, "rate": 0.0003, "iterations": 24, "seed": 10})
 
-reward: "gold", or how many pairs the reward model was trained on. `ppo_rate_sweep` tries rates by seed 0; `ppo_sweep`
-trains each arm at its best one by the seeds that judge. A seed draws the pairs, the reward model's order of them, the
-prompts and the responses.
+reward: "gold", or how many pairs the reward model was trained on. A seed draws the pairs, the reward model's order of
+them, the prompts and the responses. Rates are tried by seed 0, and judged by others.
 
 A row has the means over 256 held-out prompts of `score` (what the policy was trained on, without the penalty),
 `gold`, `kl` (nats a response, exact), `length`, `finished`, `consistent`, `deeds`; `curve`: the same on the way, each
@@ -32,7 +31,6 @@ from shared.training import fit
 from shared.world import HELD_OUT
 
 JUDGES = [10, 11, 12, 13, 14]
-ITERATIONS = [24, 96]
 POINTS = 24  # of a curve
 MEASURES = ("score", "gold", "kl", "length", "finished", "consistent", "deeds")
 NS = [2**i for i in range(9)]  # of best-of-n
@@ -62,7 +60,7 @@ def cost(job: dict) -> float:
 
 def comparable(job: dict) -> bool:
     """Runs that another machine, or no GPU, brings to much the same end."""
-    return job.get("iterations", 0) <= ITERATIONS[0] and job.get("coefficient", 0) >= 0.3
+    return job.get("iterations", 0) <= 24 and job.get("coefficient", 0) >= 0.3
 
 
 # A policy goes another way where rounding differs, to an end as good; 256 responses have an error of their own.
@@ -144,11 +142,11 @@ def written(lm: TinyLM) -> list[str]:
 
 @torch.no_grad()
 def many(score: Callable[[Rollout], torch.Tensor], seed: int, few: int) -> dict:
-    """Of n of the base's responses the one with the best score, for n up to 256: means over 32 prompts, exact over all
+    """Of n of the base's responses the one with the best score, for n up to 256: means over 16 prompts, exact over all
     choices of n of 256."""
     torch.manual_seed(seed)
     scores, golds, ns = [], [], [n for n in NS if n <= few]
-    for prompt in next(openings(HELD_OUT + 100 + seed, min(few, 32))):
+    for prompt in next(openings(HELD_OUT + 100 + seed, min(few, 16))):
         drawn = rollout(base(), [prompt] * min(few, NS[-1]), MOST, STOP)
         scores.append(score(drawn).cpu())
         golds.append(gold(drawn))
