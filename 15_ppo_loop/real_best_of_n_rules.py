@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from real_best_of_n_curves import (
     Rows,
+    above_another,
     cut_off,
     gain,
     kl_share,
@@ -134,7 +135,7 @@ RULES = [
     ),
     Rule(
         "sums",
-        "share of problems whose result one of 64 says, less the share for another problem's result: least of the kinds",
+        "problems whose result one of 64 says: a share, less that for the result of another; the kind where it is least",
         above_another,
         {"at_least": 0.1},
     ),
