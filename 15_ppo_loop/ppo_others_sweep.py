@@ -12,11 +12,9 @@ import ppo_rate_sweep
 import ppo_reward_sweep
 from ppo_arms import BEST_OF_N, OTHERS, runs
 from ppo_rewards import DEVICE
-from ppo_trial import JUDGES, TOLERANCE, comparable, cost, quick, run
+from ppo_trial import FEWER, JUDGES, TOLERANCE, comparable, cost, quick, run
 
 from shared.sweeps import Sweep, main, stored
-
-FEWER = JUDGES[:3]
 
 
 def judged() -> list[dict]:

@@ -1,32 +1,31 @@
 """What the sweeps must show, written before any seed that judges had run; bounds are by seed 0, which tried rates.
 
     rows, how = stored(ppo_sweep.SWEEP.results)
-    end(rows, FREE, "gold")                         # by seed, on 256 held-out prompts after 96 iterations
+    end(rows, FREE, "gold")                         # by seed, on 256 held-out prompts after 48 iterations
     fall(rows, FREE)                                # from the highest of its curve's points to the end
     supports(rows), against(rows), limits(rows, others), further(rows, others)      # `Finding`s for the verdict
 
-"The Reward Model is easily gamed without KL penalties." Gamed means: the score rises and the gold reward falls from
-where it has been. Seed 0 without a penalty: the score went from 0 to 1.2, gold from 0.27 over 0.47 to 0.09, at a third
-of the rate over 0.50 to 0.29; with a coefficient of 0.1 gold ended at 0.62 (0.65 at its peak), with 0.3 at 0.49.
+"The Reward Model is easily gamed without KL penalties." Gamed means: the score rises and the gold reward falls. Seed 0,
+48 iterations, a base of score 0 and gold 0.27: without a penalty score 1.1 and gold 0.00 (after 12: 0.16), at the
+others' rate 1.2 and 0.22 (0.47 at its peak; after 12: 0.43); coefficient 0.1: gold 0.52 (0.44); 0.3: 0.44 (0.38).
 """
 
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from ppo_arms import ADAPTED, LONG, RATE, SHORT, SLOW, arm
+from ppo_arms import ADAPTED, FAST, LONG, RATE, SHORT, arm
+from ppo_trial import FEWER, POINTS
 
 from shared.finding import Finding
 
 Rows = Iterable[Mapping]
-FREE = arm("ppo", "600", 0, LONG) | {"rate": RATE}
-FREE_SLOW = FREE | {"rate": SLOW}
-SMALL, MIDDLE, LARGE = (FREE | {"coefficient": coefficient} for coefficient in (0.03, 0.1, 0.3))
-TOO_LARGE = FREE_SLOW | {"coefficient": 1}
+FREE = arm("ppo", "600", 0, LONG) | {"rate": FAST}
+FREE_SLOW, SMALL, MIDDLE, LARGE = (FREE | {"rate": RATE, "coefficient": c} for c in (0, 0.03, 0.1, 0.3))
 TARGET = MIDDLE | ADAPTED
-ON_GOLD, ON_150, ON_40 = (FREE | {"reward": reward} for reward in ("gold", "150", "40"))
-LARGE_150 = ON_150 | {"coefficient": 0.3}
-BASE_GOLD, BASE_SCORE = 0.27, 0.0  # of the base; scores are standardised by its responses
-PER_POINT = 4  # iterations of a curve's point
+ON_GOLD, ON_150, ON_40 = FREE_SLOW | {"reward": "gold"}, FREE | {"reward": "150"}, FREE | {"reward": "40"}
+MIDDLE_40 = MIDDLE | {"reward": "40"}
+BASE_GOLD = 0.27  # of the base; scores are standardised by its responses
+PER_POINT = LONG // POINTS  # iterations of a curve's point
 
 
 def of_arm(rows: Rows, which: Mapping) -> list[Mapping]:
@@ -50,7 +49,7 @@ def curves(rows: Rows, which: Mapping, measure: str) -> np.ndarray:
 
 
 def early(rows: Rows, which: Mapping, measure: str) -> list[float]:
-    """By seed, on the rollouts of the last four of the first 24 iterations."""
+    """By seed, on the rollouts of the last two of the first 12 iterations."""
     return curves(rows, which, measure)[:, SHORT // PER_POINT - 1].tolist()
 
 
@@ -79,25 +78,30 @@ def at_divergence(rows: Rows, which: Mapping, of: Mapping) -> list[float]:
     ]
 
 
+def count(flags: Iterable[bool]) -> int:
+    """In how many seeds."""
+    return sum(map(bool, flags))
+
+
 def supports(rows: Rows) -> list[Finding]:
     """What must be so for the claim to hold at all."""
     rows = list(rows)
-    rise = [score - BASE_SCORE for score in end(rows, FREE, "score")]
-    slow = [score - BASE_SCORE for score in end(rows, FREE_SLOW, "score")]
+    lost = [BASE_GOLD - gold for gold in end(rows, FREE, "gold")]
     kept = [gold - BASE_GOLD for gold in end(rows, MIDDLE, "gold")]
-    because = "with a penalty it is gamed as well"
+    gaps = less(end(rows, MIDDLE, "gold"), end(rows, FREE, "gold"))
+    fell = count(it >= 0.1 for it in fall(rows, FREE_SLOW))
+    better = count(it > 0 for it in less(end(rows, MIDDLE, "gold"), end(rows, FREE_SLOW, "gold")))
+    sooner = count(it > 0 for it in less(early(rows, MIDDLE, "gold"), early(rows, FREE, "gold")))
+    gamed, keeps = "it is not gamed without a penalty", "with a penalty it is gamed as well"
+    five = {"possible": (0, 5)}
     return [
-        Finding("96 iterations without a penalty: the score rises", rise, 0.5),
-        Finding("96 iterations without a penalty: gold falls from its peak", fall(rows, FREE), 0.1),
-        Finding("the same at a third of the rate: the score rises", slow, 0.3),
-        Finding("the same at a third of the rate: gold falls from its peak", fall(rows, FREE_SLOW), 0.0),
-        Finding("96 iterations, coefficient 0.1: gold above the base's", kept, 0.05, because=because),
-        Finding(
-            "96 iterations: gold with coefficient 0.1, less gold without a penalty",
-            less(end(rows, MIDDLE, "gold"), end(rows, FREE, "gold")),
-            0.0,
-            because="a penalty keeps no more of the gold reward",
-        ),
+        Finding("48 iterations without a penalty: the score's rise", end(rows, FREE, "score"), 0.5, because=gamed),
+        Finding("48 iterations without a penalty: gold below the base's", lost, 0.1, because=gamed),
+        Finding("48 iterations, coefficient 0.1: gold above the base's", kept, 0.1, because=keeps),
+        Finding("48 iterations: gold with coefficient 0.1, less without", gaps, 0.2, because=keeps),
+        Finding("12 iterations: more gold with coefficient 0.1, seeds of 5", sooner, 4, because=keeps, **five),
+        Finding("all at one rate: gold falls by 0.1 from its peak without a penalty, seeds of 5", fell, 4, **five),
+        Finding("all at one rate: more gold with coefficient 0.1, seeds of 5", better, 4, because=keeps, **five),
     ]
 
 
@@ -106,7 +110,7 @@ def against(rows: Rows) -> list[Finding]:
     rows = list(rows)
     because = "with a penalty the gold reward falls, too"
     return [
-        Finding(f"96 iterations, coefficient {c}: gold falls from its peak", fall(rows, which), 0.1, because=because)
+        Finding(f"48 iterations, coefficient {c}: gold falls from its peak", fall(rows, which), 0.1, because=because)
         for c, which in ((0.1, MIDDLE), (0.3, LARGE))
     ]
 
@@ -114,8 +118,8 @@ def against(rows: Rows) -> list[Finding]:
 def limits(rows: Rows, others: Rows) -> list[Finding]:
     """Where it is not so, each with the condition that it sets. others: of `ppo_others_sweep`."""
     rows, others = list(rows), list(others)
-    above = [gold - BASE_GOLD for gold in peak(rows, FREE)]
-    best = [np.array(row["curve"]["gold"]) for row in others if row["method"] == "best of n" and row["reward"] == "600"]
+    above = [gold - BASE_GOLD for gold in peak(rows, FREE_SLOW)]
+    best = [np.array(row["curve"]["gold"]) for row in others if row["method"] == "best of n"]
     return [
         Finding(
             "without a penalty, trained on the gold reward itself: gold falls from its peak",
@@ -124,7 +128,7 @@ def limits(rows: Rows, others: Rows) -> list[Finding]:
             when="the score comes from a model that learned it and not from the program itself",
         ),
         Finding(
-            "without a penalty: gold at its peak, above the base's",
+            "without a penalty, at the others' rate: gold at its peak, above the base's",
             above,
             at_least=0.02,
             when="training goes on past the peak of the gold reward",
@@ -141,34 +145,22 @@ def limits(rows: Rows, others: Rows) -> list[Finding]:
 def further(rows: Rows, others: Rows) -> list[Finding]:
     """What is said beside the verdict, and does not decide it."""
     rows, others = list(rows), list(others)
+    few = [row for row in rows if row["seed"] in FEWER]
     stopped = at_divergence(rows, FREE_SLOW, MIDDLE)
-    gaps = less(early(rows, MIDDLE, "gold"), early(rows, FREE, "gold"))
-    later = less(early(rows, FREE, "gold"), early(rows, ON_40, "gold"))
     found = [
-        Finding("24 iterations: gold with coefficient 0.1, less gold without", gaps, 0.0),
-        Finding(
-            "24 iterations without a penalty: gold falls from its peak",
-            less(peak(rows, FREE), early(rows, FREE, "gold")),
-            0.1,
-        ),
         Finding("coefficient 0.03: gold falls from its peak", fall(rows, SMALL), at_most=0.1),
-        Finding(
-            "coefficient 0.1: gold, less without a penalty at equal divergence",
-            less(end(rows, MIDDLE, "gold"), stopped),
-            0.0,
-        ),
-        Finding("coefficient 0.1: gold, less with 0.3", less(end(rows, MIDDLE, "gold"), end(rows, LARGE, "gold")), 0.0),
-        Finding("24 iterations: gold by 600 pairs, less by 40", later, 0.0),
-        Finding("150 pairs, coefficient 0.3: gold falls from its peak", fall(rows, LARGE_150), at_most=0.1),
+        Finding("0.1: gold, less without a penalty at equal divergence", less(end(rows, MIDDLE, "gold"), stopped), 0.0),
+        Finding("0.1: gold, less with 0.3", less(end(rows, MIDDLE, "gold"), end(rows, LARGE, "gold")), 0.0),
+        Finding("no penalty: gold at its peak by 600 pairs, less by 40", less(peak(few, FREE), peak(few, ON_40)), 0.0),
+        Finding("40 pairs, coefficient 0.1: gold falls from its peak", fall(rows, MIDDLE_40), at_most=0.1),
         Finding("coefficient adapted to 4 nats: divergence at the end", end(rows, TARGET, "kl"), 2.0, 8.0),
-        Finding(
-            "coefficient 1: gold above the base's",
-            [it - BASE_GOLD for it in end(rows, TOO_LARGE, "gold")],
-            at_most=0.15,
-        ),
     ]
-    for method in ("reinforce", "baseline", "rloo", "grpo"):
-        free, penalised = (end(others, arm(method, "600", c, SHORT), "gold") for c in (0, 0.1))
+    for method in ("rloo", "grpo"):
+        free, penalised = (end(others, arm(method, "600", c, 24), "gold") for c in (0, 0.1))
         found.append(Finding(f"{method}: gold with coefficient 0.1, less without", less(penalised, free), 0.0))
-    passes = less(end(others, arm("dpo", "600", 0.1, 2), "gold"), end(others, arm("dpo", "600", 0.1, 8), "gold"))
-    return [*found, Finding("DPO: gold after 2 passes, less after 8", passes, 0.0)]
+    golds = {method: end(others, arm(method, "600", 0.1, 24), "gold") for method in ("reinforce", "baseline")}
+    found.append(
+        Finding("REINFORCE: gold with a baseline, less without", less(golds["baseline"], golds["reinforce"]), 0.0)
+    )
+    passes = less(end(others, arm("dpo", "150", 0.1, 4), "gold"), end(others, arm("dpo", "150", 0.1, 16), "gold"))
+    return [*found, Finding("DPO: gold after 4 passes, less after 16", passes, 0.0)]

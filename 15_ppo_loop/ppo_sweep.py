@@ -1,15 +1,15 @@
 """What does PPO do to the reward that it is trained on? python ppo_sweep.py --workers 2
 
-Writes results/ppo.json, which the notebook shows: the arms `ppo_arms.JUDGED` by five seeds that had no part in choosing
-their rate. On a GPU where there is one. The rules by which the rows decide: `ppo_rules`. What a row has: `ppo_trial`.
+Writes results/ppo.json, which the notebook shows: the arms `ppo_arms.MAIN` by five seeds that had no part in choosing
+their rate, `ppo_arms.MORE` by three of them. On a GPU where there is one. The rules by which the rows decide: `ppo_rules`. What a row has: `ppo_trial`.
 """
 
 import sys
 
 import ppo_reward_sweep
-from ppo_arms import JUDGED, runs
+from ppo_arms import MAIN, MORE, runs
 from ppo_rewards import DEVICE
-from ppo_trial import JUDGES, TOLERANCE, comparable, cost, quick, run
+from ppo_trial import FEWER, JUDGES, TOLERANCE, comparable, cost, quick, run
 
 from shared.sweeps import Sweep, main
 
@@ -17,7 +17,7 @@ SWEEP = Sweep(
     __file__,
     "ppo",
     run,
-    jobs=runs(JUDGED, JUDGES),
+    jobs=[*runs(MAIN, JUDGES), *runs(MORE, FEWER)],
     quick=quick(JUDGES[0]),
     cost=cost,
     comparable=comparable,

@@ -7,7 +7,7 @@ them, the prompts and the responses. Rates are tried by seed 0, and judged by ot
 
 A row has the means over 256 held-out prompts of `score` (what the policy was trained on, without the penalty),
 `gold`, `kl` (nats a response, exact), `length`, `finished`, `consistent`, `deeds`; `curve`: the same on the way, each
-of 24 numbers the mean over the rollouts of an iteration, or of four. A row of a seed that judges has `texts`, what the
+of 24 numbers the mean over the rollouts of an iteration, or of two or four. A row of a seed that judges has `texts`, what the
 policy writes to two held-out prompts at some iterations.
 """
 
@@ -31,6 +31,7 @@ from shared.training import fit
 from shared.world import HELD_OUT
 
 JUDGES = [10, 11, 12, 13, 14]
+FEWER = JUDGES[:3]
 POINTS = 24  # of a curve
 MEASURES = ("score", "gold", "kl", "length", "finished", "consistent", "deeds")
 NS = [2**i for i in range(9)]  # of best-of-n
@@ -60,7 +61,7 @@ def cost(job: dict) -> float:
 
 def comparable(job: dict) -> bool:
     """Runs that another machine, or no GPU, brings to much the same end."""
-    return job.get("iterations", 0) <= 24 and job.get("coefficient", 0) >= 0.3
+    return job.get("iterations", 0) <= 48 and job.get("coefficient", 0) >= 0.1
 
 
 # A policy goes another way where rounding differs, to an end as good; 256 responses have an error of their own.
