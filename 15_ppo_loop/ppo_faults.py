@@ -23,7 +23,8 @@ def _draws_as_the_policy(helper, caller):
     distance = (found - p) / (p * (1 - p) / 4000).sqrt()  # in standard errors
     token = int(distance.abs().argmax())
     if abs(distance[token]) > 5:
-        return f"after 'c': {LETTERS[token]!r} is drawn {float(found[token]):.3f} of the time, its p is {float(p[token]):.3f}"
+        told = f"{float(found[token]):.3f} of the time, its probability is {float(p[token]):.3f}"
+        return f"after 'c': {LETTERS[token]!r} is drawn {told}"
 
 
 def _the_reference_stays(helper, caller):
@@ -44,10 +45,10 @@ def _a_new_iteration_has_new_prompts(helper, caller):
 
 def _scores_of_the_base_have_deviation_one(helper, caller):
     """A reward model's scores of the base's responses have a mean near 0 and a deviation near 1."""
-    torch.manual_seed(0)
+    model = caller.reward_model()
     drawn = caller.draw(base_model(), seen.asked(512))
     with torch.no_grad():
-        scores = caller.reward_model()(drawn.ids, drawn.said)
+        scores = model(drawn.ids, drawn.said)
     if not (abs(float(scores.mean())) < 0.4 and 0.7 < float(scores.std()) < 1.4):
         return (
             f"scores of 512 responses of the base: mean {float(scores.mean()):.2f}, deviation {float(scores.std()):.2f}"
@@ -157,8 +158,8 @@ FAULTS = [
         evidence=evidence.penalties,
     ),
     Fault(
-        name="responses are drawn at temperature 0.7 and their log-probabilities are of that distribution, too: another "
-        "policy than the one that is trained",
+        name="responses are drawn at temperature 0.7, and their log-probabilities are of that distribution, too: it is "
+        "another policy than the one that is trained",
         changes=[
             Change(
                 "for step in stream(lm, prompts, most, stop=stop, generators=generators):",
@@ -309,8 +310,8 @@ FAULTS = [
         ],
         symptom="The divergence is in the loss, and does not become smaller by it.",
         hints=["What does a larger coefficient do?", "What is the derivative of that term by a log-probability?"],
-        seen_in="NVIDIA-NeMo/RL#2506 and allenai/open-instruct#535: a KL term in the loss had the wrong gradient; fixed "
-        "there.",
+        seen_in="NVIDIA-NeMo/RL#2506 and allenai/open-instruct#535: a KL term in the loss had the wrong gradient; "
+        "fixed there.",
         evidence=evidence.in_losses,
     ),
     Fault(
@@ -363,14 +364,8 @@ FAULTS = [
         "pushed back",
         changes=[
             Change(
-                """
-                ratio, advantages = (log_p - old_log_p.detach()).exp(), advantages.detach()
-                return -masked_mean(torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), said)
-                """,
-                """
-                ratio, advantages = (log_p - old_log_p.detach()).exp(), advantages.detach()
-                return -masked_mean(torch.maximum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), said)
-                """,
+                "return -masked_mean(torch.minimum(ratio * advantages, bounded), said)",
+                "return -masked_mean(torch.maximum(ratio * advantages, bounded), said)",
             )
         ],
         symptom="With one epoch it learns as it should. With many it does not.",
@@ -428,7 +423,14 @@ FAULTS = [
     Fault(
         name="the reward model's scores are not standardised: a coefficient means something else by them",
         changes=[
-            Change("model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))", "", in_caller=True),
+            Change(
+                """
+                model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))
+                return model
+                """,
+                "return model",
+                in_caller=True,
+            ),
         ],
         symptom="The coefficient that served well elsewhere does not hold it back here.",
         hints=["By what is the penalty outweighed?", "In which unit are the scores?"],
@@ -483,7 +485,10 @@ FAULTS = [
         changes=[
             Change(
                 "return [ids[said].tolist() for ids, said in zip(drawn.ids, drawn.said, strict=True)]",
-                "return [ids[: int(its) + 1].tolist() for ids, its in zip(drawn.ids, ppo.last_said(drawn.said), strict=True)]",
+                """
+                last = ppo.last_said(drawn.said).tolist()
+                return [ids[: t + 1].tolist() for ids, t in zip(drawn.ids, last, strict=True)]
+                """,
                 in_caller=True,
             )
         ],
@@ -522,7 +527,14 @@ FAULTS = [
                 "return (number.gather(1, last_said(said)[:, None])[:, 0] - self.shift) / self.scale",
                 "return (number[:, -1] - self.shift) / self.scale",
             ),
-            Change("model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))", "", in_caller=True),
+            Change(
+                """
+                model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))
+                return model
+                """,
+                "return model",
+                in_caller=True,
+            ),
         ],
         symptom="A policy was trained by a reward model. Neither its score nor its responses are what they should be.",
         hints=[
