@@ -169,7 +169,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="What it says in training is worth more than what it says in use.",
+        symptom="Its responses become longer and longer, and fewer of them end.",
         hints=["Which number of the log should be 0, and is not?", "From what was each token drawn?"],
         seen_in="CarperAI/trlx#107 and huggingface/trl#454: ratios other than 1 at the first step, and why; discussed "
         "there.",
@@ -260,7 +260,7 @@ FAULTS = [
         hints=["How far is it off where it is worst?", "What is the derivative of the loss there?"],
         seen_in="ray-project/ray#22171: a clipped critic's loss without a gradient; fixed there. openai/baselines#91: "
         "why the larger one counts; asked there.",
-        evidence=evidence.critic,
+        evidence=evidence.shifted,
     ),
     Fault(
         name="all responses are put in one row to save padding: the advantages of one run on into the one before it",
@@ -274,8 +274,8 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="Since it was made faster it learns less.",
-        hints=["Which of the numbers depend on the neighbours?", "What follows the last token of a response?"],
+        symptom="The critic is told more than a response was worth, or less, and by no rule.",
+        hints=["Which of the numbers depend on the neighbours?", "What stands behind the last token of a response?"],
         seen_in="DLR-RM/stable-baselines3#185: advantages were off where an episode ends; fixed there.",
         evidence=evidence.batches,
     ),
@@ -330,7 +330,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="The critic gets worse and worse, and it is not asked for anything that is hard.",
+        symptom="The longer it is trained, the worse the critic is.",
         hints=["What should it say of a response's last token?", "Which value is compared with which?"],
         seen_in="DLR-RM/stable-baselines3#185 and hill-a/stable-baselines#385: advantages were off by one step; fixed "
         "there.",
@@ -381,10 +381,10 @@ FAULTS = [
                 "values = self.critic(states[0])[:, :-1, 0]",
             )
         ],
-        symptom="With a large penalty it is to stay as it was. It does not.",
-        hints=["What grows with the coefficient, besides the penalty?", "Which losses can change the decoder?"],
+        symptom="To every score the same number was added. Since then it learns less.",
+        hints=["Which of the two losses knows of the number?", "Which losses can change the decoder?"],
         seen_in="no thread: planted because policy and critic share a decoder in many programs, and need not.",
-        evidence=evidence.large_penalties,
+        evidence=evidence.shifted,
     ),
     Fault(
         name="the critic's targets are made of whitened advantages: their unit is another one than that of the rewards",
@@ -466,7 +466,7 @@ FAULTS = [
         changes=[
             Change("RATE, EPOCHS, ITERATIONS = 5e-3, 2, 12", "RATE, EPOCHS, ITERATIONS = 2e-2, 8, 12", in_caller=True),
         ],
-        symptom="It learns fast, and then what it says falls apart.",
+        symptom="It goes far from its reference, and gets little for it.",
         hints=["How far does it move in one iteration?", "How large a share is out of the bounds, and why so large?"],
         seen_in="huggingface/trl#454: ratios that explode, and how far one batch may move a policy; discussed there.",
         evidence=evidence.curves,
@@ -475,7 +475,7 @@ FAULTS = [
     Fault(
         name="nothing: the patient is healthy. k1 is right on average; for a single response it may be negative",
         changes=[],
-        symptom="A divergence is never negative. Here it is, for one response of three.",
+        symptom="A divergence is never negative. Here it is, for some responses.",
         hints=["Which of the columns can be negative, and which is negative on average?", "What is k1 a mean of?"],
         seen_in="huggingface/trl#1180: the KL that was reported was another than the one that was meant; fixed there.",
         evidence=evidence.responses_one_by_one,
