@@ -47,7 +47,7 @@ def preference_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tenso
     """
     if chosen.shape != rejected.shape:
         raise ValueError(f"{tuple(chosen.shape)} chosen and {tuple(rejected.shape)} rejected: expected pairs")
-    return F.softplus(rejected - chosen).mean()
+    return -F.logsigmoid(chosen - rejected).mean()
 
 
 class RewardModel(nn.Module):
