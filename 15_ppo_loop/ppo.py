@@ -47,7 +47,7 @@ def preference_loss(chosen: torch.Tensor, rejected: torch.Tensor) -> torch.Tenso
     """
     if chosen.shape != rejected.shape:
         raise ValueError(f"{tuple(chosen.shape)} chosen and {tuple(rejected.shape)} rejected: expected pairs")
-    return F.softplus(rejected - chosen).mean()
+    return -F.logsigmoid(chosen - rejected).mean()
 
 
 class RewardModel(nn.Module):
@@ -238,7 +238,8 @@ def clipped_loss(
     r = 1.5 and clip .2: with A = 1 it is 1.2, without a gradient; with A = -1 it is -1.5.
     """
     ratio, advantages = (log_p - old_log_p.detach()).exp(), advantages.detach()
-    return -masked_mean(torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), said)
+    bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
+    return -masked_mean(torch.minimum(ratio * advantages, bounded), said)
 
 
 def value_loss(

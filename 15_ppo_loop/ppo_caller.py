@@ -85,10 +85,10 @@ def settings(**how):
     return ppo.Settings(**(usual | how))
 
 
-def train(score=judge, seed=0, **how):
-    """A trained policy, and numbers for each iteration. how: settings."""
+def train(score=judge, seed=0, n=PROMPTS, **how):
+    """A trained policy, and numbers for each iteration, which has n prompts. how: settings."""
     torch.manual_seed(seed)
-    its, policy, drawn_from = settings(**how), new_policy(), prompts(seed)
+    its, policy, drawn_from = settings(**how), new_policy(), prompts(seed, n)
     reference = copy.deepcopy(policy.lm)
     optimizer = torch.optim.AdamW(policy.parameters(), its.rate, betas=(0.9, 0.95), weight_decay=0.0)
     coefficient, log = its.coefficient, []

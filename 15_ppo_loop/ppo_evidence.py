@@ -57,7 +57,7 @@ def critic(helper, caller):
     for t in (0, 1, 2, 4, 6):
         of = [b for b in rows if int(drawn.said[b].sum()) > t]
         pairs = [(float(values[b, first[b] + t]), worths[b]) for b in of]
-        error = (sum((one - other) ** 2 for one, other in pairs) / len(of)) ** 0.5
+        error = _mean((one - other) ** 2 for one, other in pairs) ** 0.5
         lines.append(_row(t, [len(of), *_two([_mean(it[0] for it in pairs), _mean(it[1] for it in pairs), error])]))
     return Evidence("\n".join([*lines, "", *_tokens(helper, caller)]))
 
@@ -73,15 +73,19 @@ def penalties(helper, caller):
     return Evidence("\n".join([*lines, "", *_responses(policy)]))
 
 
-def large_penalties(helper, caller):
-    """The same with larger ones, and how the training went."""
-    lines = ["trainings at several coefficients of the penalty: means of the last 4 iterations, and in truth"]
-    names = ("score", "kl", "value_loss", "gradient", "clipped")
-    lines.append(_row("coefficient", ["score", "KL", "critic's", "gradient", "clipped", *TRUTH], 9))
-    for coefficient in (0.0, 0.3, 1.0, 3.0):
-        policy, log = caller.train(coefficient=coefficient)
+def shifted(helper, caller):
+    """Trainings in which every score is larger by the same number."""
+    lines = ["trainings with lambda 1 and no penalty, a number being added to every score: means of the last 4"]
+    lines.append("iterations, what the critic expects of new responses, and the truth, without the number")
+    names = ("score", "value_loss", "gradient", "clipped")
+    lines.append(_row("added", ["score", "critic's", "gradient", "clipped", "expected", *TRUTH], 10))
+    for more in (0, 2, 5, 10):
+        policy, log = caller.train(lambda drawn, more=more: caller.judge(drawn) + more, coefficient=0.0, lam=1.0)
         cells = [_mean(row[name] for row in log[-4:]) for name in names]
-        lines.append(_row(coefficient, _two([*cells, *seen.truth(policy.lm)]), 9))
+        drawn = caller.draw(policy.lm, seen.asked(64))
+        with torch.no_grad():
+            expected = policy(drawn.ids)[1][drawn.said].mean()
+        lines.append(_row(more, _two([*cells, expected, *seen.truth(policy.lm)]), 10))
     return Evidence(
         "\n".join([*lines, "", "critic's: its loss. gradient: the length of the decoder's, before clipping"])
     )
@@ -172,9 +176,9 @@ def worths(helper, caller):
 
 def plainly(helper, caller):
     """A training by the policy gradient alone."""
-    policy, log = caller.train_plainly()
+    policy, log = caller.train_plainly(iterations=91)
     lines = ["a training by the policy gradient, a step for each batch"]
-    steps = [*range(0, len(log), 4), len(log) - 1]
+    steps = range(0, len(log), 15)
     lines.append(_row("iteration", steps, 8))
     for name, words_of in (("score", "score"), ("value", "what the critic expects"), ("loss", "the policy's loss")):
         lines.append(_row(words_of, _two(log[i][name] for i in steps), 8))
@@ -197,7 +201,7 @@ def first_steps(helper, caller):
 
 def responses_one_by_one(helper, caller):
     """The estimates of the divergence for single responses."""
-    policy, _ = caller.train(iterations=6)
+    policy, _ = caller.train(iterations=3)
     drawn, reference = caller.draw(policy.lm, seen.asked(256)), base_model()
     with torch.no_grad():
         logits = policy.lm(drawn.ids), reference(drawn.ids)
@@ -214,13 +218,16 @@ def responses_one_by_one(helper, caller):
 
 
 def fresh(helper, caller):
-    """A training, and the same policy on the prompts of the training and on others."""
-    lines = ["trainings of several lengths: the score of the last iteration, and on new prompts in truth"]
+    """Trainings with few prompts an iteration, and the same policies on other prompts."""
+    lines = [
+        "trainings with 4 prompts an iteration: the mean score of the last 5 iterations, and on new prompts in truth"
+    ]
     lines.append(_row("iterations", ["score", *TRUTH], 9))
-    for n in (1, 5, 10, 20, 40):
-        policy, log = caller.train(iterations=n, coefficient=0.0)
-        lines.append(_row(n, _two([log[-1]["score"], *seen.truth(policy.lm)]), 9))
-    return Evidence("\n".join([*lines, "", *_responses(policy)]))
+    for n in (5, 20, 40, 80):
+        policy, log = caller.train(iterations=n, coefficient=0.0, n=4)
+        score = _mean(row["score"] for row in log[-5:])
+        lines.append(_row(n, _two([score, *seen.truth(policy.lm)]), 9))
+    return Evidence("\n".join([*lines, "", *_responses(policy, 16)]))
 
 
 def batches(helper, caller):
@@ -295,7 +302,8 @@ def _spread(model, caller):
     worths_of = torch.tensor([worth(ids[said].tolist()) for ids, said in zip(drawn.ids, drawn.said, strict=True)])
     lines.append(_row("worth", ["responses", "mean", "deviation"]))
     for name, which in [(f"{n}", worths_of == n) for n in (-1, 0, 1, 2)] + [("all", worths_of == worths_of)]:
-        lines.append(_row(name, [int(which.sum()), *_two([scores[which].mean(), scores[which].std()])]))
+        if which.sum() > 1:
+            lines.append(_row(name, [int(which.sum()), *_two([scores[which].mean(), scores[which].std()])]))
     return lines
 
 
@@ -317,7 +325,7 @@ def _responses(policy, n=8):
     """A few, before and after."""
     prompts = seen.asked(n)
     both = [seen.said(lm, prompts) for lm in (base_model(), policy.lm)]
-    lines = ["prompt, what the base says, what the policy says"]
+    lines = ["prompt, what the base says, what the policy says (of several, the last one)"]
     return lines + [
         f"  {words(it):<6}{words(one):<14}{words(other)}" for it, one, other in zip(prompts, *both, strict=True)
     ]
@@ -345,7 +353,7 @@ def _short(number):
 
 def _mean(numbers):
     numbers = list(numbers)
-    return sum(numbers) / max(1, len(numbers))
+    return sum(numbers) / len(numbers) if numbers else float("nan")
 
 
 def _two(cells):

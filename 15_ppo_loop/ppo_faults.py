@@ -23,7 +23,8 @@ def _draws_as_the_policy(helper, caller):
     distance = (found - p) / (p * (1 - p) / 4000).sqrt()  # in standard errors
     token = int(distance.abs().argmax())
     if abs(distance[token]) > 5:
-        return f"after 'c': {LETTERS[token]!r} is drawn {float(found[token]):.3f} of the time, its p is {float(p[token]):.3f}"
+        told = f"{float(found[token]):.3f} of the time, its probability is {float(p[token]):.3f}"
+        return f"after 'c': {LETTERS[token]!r} is drawn {told}"
 
 
 def _the_reference_stays(helper, caller):
@@ -44,10 +45,10 @@ def _a_new_iteration_has_new_prompts(helper, caller):
 
 def _scores_of_the_base_have_deviation_one(helper, caller):
     """A reward model's scores of the base's responses have a mean near 0 and a deviation near 1."""
-    torch.manual_seed(0)
+    model = caller.reward_model()
     drawn = caller.draw(base_model(), seen.asked(512))
     with torch.no_grad():
-        scores = caller.reward_model()(drawn.ids, drawn.said)
+        scores = model(drawn.ids, drawn.said)
     if not (abs(float(scores.mean())) < 0.4 and 0.7 < float(scores.std()) < 1.4):
         return (
             f"scores of 512 responses of the base: mean {float(scores.mean()):.2f}, deviation {float(scores.std()):.2f}"
@@ -157,8 +158,8 @@ FAULTS = [
         evidence=evidence.penalties,
     ),
     Fault(
-        name="responses are drawn at temperature 0.7 and their log-probabilities are of that distribution, too: another "
-        "policy than the one that is trained",
+        name="responses are drawn at temperature 0.7, and their log-probabilities are of that distribution, too: it is "
+        "another policy than the one that is trained",
         changes=[
             Change(
                 "for step in stream(lm, prompts, most, stop=stop, generators=generators):",
@@ -168,7 +169,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="What it says in training is worth more than what it says in use.",
+        symptom="Its responses become longer and longer, and fewer of them end.",
         hints=["Which number of the log should be 0, and is not?", "From what was each token drawn?"],
         seen_in="CarperAI/trlx#107 and huggingface/trl#454: ratios other than 1 at the first step, and why; discussed "
         "there.",
@@ -259,7 +260,7 @@ FAULTS = [
         hints=["How far is it off where it is worst?", "What is the derivative of the loss there?"],
         seen_in="ray-project/ray#22171: a clipped critic's loss without a gradient; fixed there. openai/baselines#91: "
         "why the larger one counts; asked there.",
-        evidence=evidence.critic,
+        evidence=evidence.shifted,
     ),
     Fault(
         name="all responses are put in one row to save padding: the advantages of one run on into the one before it",
@@ -273,8 +274,8 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="Since it was made faster it learns less.",
-        hints=["Which of the numbers depend on the neighbours?", "What follows the last token of a response?"],
+        symptom="The critic is told more than a response was worth, or less, and by no rule.",
+        hints=["Which of the numbers depend on the neighbours?", "What stands behind the last token of a response?"],
         seen_in="DLR-RM/stable-baselines3#185: advantages were off where an episode ends; fixed there.",
         evidence=evidence.batches,
     ),
@@ -309,8 +310,8 @@ FAULTS = [
         ],
         symptom="The divergence is in the loss, and does not become smaller by it.",
         hints=["What does a larger coefficient do?", "What is the derivative of that term by a log-probability?"],
-        seen_in="NVIDIA-NeMo/RL#2506 and allenai/open-instruct#535: a KL term in the loss had the wrong gradient; fixed "
-        "there.",
+        seen_in="NVIDIA-NeMo/RL#2506 and allenai/open-instruct#535: a KL term in the loss had the wrong gradient; "
+        "fixed there.",
         evidence=evidence.in_losses,
     ),
     Fault(
@@ -329,7 +330,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="The critic gets worse and worse, and it is not asked for anything that is hard.",
+        symptom="The longer it is trained, the worse the critic is.",
         hints=["What should it say of a response's last token?", "Which value is compared with which?"],
         seen_in="DLR-RM/stable-baselines3#185 and hill-a/stable-baselines#385: advantages were off by one step; fixed "
         "there.",
@@ -363,14 +364,8 @@ FAULTS = [
         "pushed back",
         changes=[
             Change(
-                """
-                ratio, advantages = (log_p - old_log_p.detach()).exp(), advantages.detach()
-                return -masked_mean(torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), said)
-                """,
-                """
-                ratio, advantages = (log_p - old_log_p.detach()).exp(), advantages.detach()
-                return -masked_mean(torch.maximum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages), said)
-                """,
+                "return -masked_mean(torch.minimum(ratio * advantages, bounded), said)",
+                "return -masked_mean(torch.maximum(ratio * advantages, bounded), said)",
             )
         ],
         symptom="With one epoch it learns as it should. With many it does not.",
@@ -386,10 +381,10 @@ FAULTS = [
                 "values = self.critic(states[0])[:, :-1, 0]",
             )
         ],
-        symptom="With a large penalty it is to stay as it was. It does not.",
-        hints=["What grows with the coefficient, besides the penalty?", "Which losses can change the decoder?"],
+        symptom="To every score the same number was added. Since then it learns less.",
+        hints=["Which of the two losses knows of the number?", "Which losses can change the decoder?"],
         seen_in="no thread: planted because policy and critic share a decoder in many programs, and need not.",
-        evidence=evidence.large_penalties,
+        evidence=evidence.shifted,
     ),
     Fault(
         name="the critic's targets are made of whitened advantages: their unit is another one than that of the rewards",
@@ -428,7 +423,14 @@ FAULTS = [
     Fault(
         name="the reward model's scores are not standardised: a coefficient means something else by them",
         changes=[
-            Change("model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))", "", in_caller=True),
+            Change(
+                """
+                model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))
+                return model
+                """,
+                "return model",
+                in_caller=True,
+            ),
         ],
         symptom="The coefficient that served well elsewhere does not hold it back here.",
         hints=["By what is the penalty outweighed?", "In which unit are the scores?"],
@@ -464,7 +466,7 @@ FAULTS = [
         changes=[
             Change("RATE, EPOCHS, ITERATIONS = 5e-3, 2, 12", "RATE, EPOCHS, ITERATIONS = 2e-2, 8, 12", in_caller=True),
         ],
-        symptom="It learns fast, and then what it says falls apart.",
+        symptom="It goes far from its reference, and gets little for it.",
         hints=["How far does it move in one iteration?", "How large a share is out of the bounds, and why so large?"],
         seen_in="huggingface/trl#454: ratios that explode, and how far one batch may move a policy; discussed there.",
         evidence=evidence.curves,
@@ -473,7 +475,7 @@ FAULTS = [
     Fault(
         name="nothing: the patient is healthy. k1 is right on average; for a single response it may be negative",
         changes=[],
-        symptom="A divergence is never negative. Here it is, for one response of three.",
+        symptom="A divergence is never negative. Here it is, for some responses.",
         hints=["Which of the columns can be negative, and which is negative on average?", "What is k1 a mean of?"],
         seen_in="huggingface/trl#1180: the KL that was reported was another than the one that was meant; fixed there.",
         evidence=evidence.responses_one_by_one,
@@ -483,7 +485,10 @@ FAULTS = [
         changes=[
             Change(
                 "return [ids[said].tolist() for ids, said in zip(drawn.ids, drawn.said, strict=True)]",
-                "return [ids[: int(its) + 1].tolist() for ids, its in zip(drawn.ids, ppo.last_said(drawn.said), strict=True)]",
+                """
+                last = ppo.last_said(drawn.said).tolist()
+                return [ids[: t + 1].tolist() for ids, t in zip(drawn.ids, last, strict=True)]
+                """,
                 in_caller=True,
             )
         ],
@@ -522,7 +527,14 @@ FAULTS = [
                 "return (number.gather(1, last_said(said)[:, None])[:, 0] - self.shift) / self.scale",
                 "return (number[:, -1] - self.shift) / self.scale",
             ),
-            Change("model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))", "", in_caller=True),
+            Change(
+                """
+                model.standardise(torch.cat(of[::2]), torch.cat(of[1::2]))
+                return model
+                """,
+                "return model",
+                in_caller=True,
+            ),
         ],
         symptom="A policy was trained by a reward model. Neither its score nor its responses are what they should be.",
         hints=[
