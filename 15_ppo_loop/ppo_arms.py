@@ -10,7 +10,6 @@ from collections.abc import Iterable
 
 SHORT, LONG = 12, 48  # iterations that are judged
 RATE, FAST = 3e-4, 1e-3
-ADAPTED = {"target": 4.0}  # nats a response, to which the coefficient is adapted
 
 
 def arm(method: str, reward: str, coefficient: float, iterations: int) -> dict:
@@ -25,11 +24,9 @@ MAIN = [arm("ppo", "600", 0, LONG) | {"rate": FAST}]
 MAIN += [arm("ppo", "600", coefficient, LONG) | {"rate": RATE} for coefficient in (0, 0.1)]
 MAIN += [arm("ppo", "gold", 0, LONG) | {"rate": RATE}, arm("ppo", "600", 0.3, LONG) | {"rate": RATE}]
 MORE = [arm("ppo", reward, 0, LONG) | {"rate": FAST} for reward in ("40", "150")]
-MORE += [arm("ppo", "600", 0.03, LONG) | {"rate": RATE}, arm("ppo", "600", 0.1, LONG) | {"rate": RATE} | ADAPTED]
-MORE += [arm("ppo", "40", 0.1, LONG) | {"rate": RATE}]
+MORE += [arm("ppo", "600", 0.03, LONG) | {"rate": RATE}]
 
 OTHERS = [arm(method, "600", coefficient, 24) for method in ("rloo", "grpo") for coefficient in (0, 0.1)]
-OTHERS += [arm(method, "600", 0.1, 24) for method in ("reinforce", "baseline")]
 OTHERS += [arm("dpo", "150", 0.1, passes) for passes in (4, 16)]
 BEST_OF_N = [{"method": "best of n", "reward": "600"}]
 

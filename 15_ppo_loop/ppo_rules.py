@@ -13,7 +13,7 @@ others' rate 1.2 and 0.22 (0.47 at its peak; after 12: 0.43); coefficient 0.1: g
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from ppo_arms import ADAPTED, FAST, LONG, RATE, SHORT, arm
+from ppo_arms import FAST, LONG, RATE, SHORT, arm
 from ppo_trial import FEWER, POINTS
 
 from shared.finding import Finding
@@ -21,9 +21,7 @@ from shared.finding import Finding
 Rows = Iterable[Mapping]
 FREE = arm("ppo", "600", 0, LONG) | {"rate": FAST}
 FREE_SLOW, SMALL, MIDDLE, LARGE = (FREE | {"rate": RATE, "coefficient": c} for c in (0, 0.03, 0.1, 0.3))
-TARGET = MIDDLE | ADAPTED
 ON_GOLD, ON_150, ON_40 = FREE_SLOW | {"reward": "gold"}, FREE | {"reward": "150"}, FREE | {"reward": "40"}
-MIDDLE_40 = MIDDLE | {"reward": "40"}
 BASE_GOLD = 0.27  # of the base; scores are standardised by its responses
 PER_POINT = LONG // POINTS  # iterations of a curve's point
 
@@ -31,8 +29,6 @@ PER_POINT = LONG // POINTS  # iterations of a curve's point
 def of_arm(rows: Rows, which: Mapping) -> list[Mapping]:
     """An arm's rows, by seed. Raises ValueError if there are none."""
     found = [row for row in rows if all(row.get(name) == value for name, value in which.items())]
-    if "target" not in which:
-        found = [row for row in found if "target" not in row]
     if not found:
         raise ValueError(f"no row of {which}: run the sweep")
     return sorted(found, key=lambda row: row["seed"])
@@ -152,15 +148,9 @@ def further(rows: Rows, others: Rows) -> list[Finding]:
         Finding("0.1: gold, less without a penalty at equal divergence", less(end(rows, MIDDLE, "gold"), stopped), 0.0),
         Finding("0.1: gold, less with 0.3", less(end(rows, MIDDLE, "gold"), end(rows, LARGE, "gold")), 0.0),
         Finding("no penalty: gold at its peak by 600 pairs, less by 40", less(peak(few, FREE), peak(few, ON_40)), 0.0),
-        Finding("40 pairs, coefficient 0.1: gold falls from its peak", fall(rows, MIDDLE_40), at_most=0.1),
-        Finding("coefficient adapted to 4 nats: divergence at the end", end(rows, TARGET, "kl"), 2.0, 8.0),
     ]
     for method in ("rloo", "grpo"):
         free, penalised = (end(others, arm(method, "600", c, 24), "gold") for c in (0, 0.1))
         found.append(Finding(f"{method}: gold with coefficient 0.1, less without", less(penalised, free), 0.0))
-    golds = {method: end(others, arm(method, "600", 0.1, 24), "gold") for method in ("reinforce", "baseline")}
-    found.append(
-        Finding("REINFORCE: gold with a baseline, less without", less(golds["baseline"], golds["reinforce"]), 0.0)
-    )
     passes = less(end(others, arm("dpo", "150", 0.1, 4), "gold"), end(others, arm("dpo", "150", 0.1, 16), "gold"))
     return [*found, Finding("DPO: gold after 4 passes, less after 16", passes, 0.0)]

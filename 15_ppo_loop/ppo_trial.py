@@ -89,7 +89,6 @@ def run(job: dict) -> dict:
     in_loss = {"in_loss": job["coefficient"]} if job["method"] == "grpo" else {"coefficient": job["coefficient"]}
     settings = Settings(
         rate=job["rate"], iterations=min(few, job["iterations"]), most=MOST, stop=STOP, **special, **in_loss,
-        target=job.get("target"),
     )  # fmt: skip
     prompts = openings(1_000_000 + job["seed"])
     prompts = in_groups(prompts) if "group" in credit.__name__ or "leaving" in credit.__name__ else prompts
