@@ -1,6 +1,6 @@
 """Are other algorithms gamed as PPO is? python ppo_others_sweep.py --workers 2
 
-Writes results/ppo_others.json: REINFORCE, with a baseline, RLOO, GRPO and DPO, each at its best rate
+Writes results/ppo_others.json: RLOO, GRPO and DPO, each at its best rate
 (`ppo_others_rate_sweep`), by three seeds that had no part in choosing it; and the best of up to 256 responses of the
 base, by five. What a row has: `ppo_trial`.
 """

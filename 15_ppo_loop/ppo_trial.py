@@ -20,7 +20,7 @@ import ppo_reward_sweep
 import torch
 from ppo import ActorCritic, Rollout, Settings, by_gae, exact_kl, rollout
 from ppo_best_of_n import best_of_n_kl, expected_best
-from ppo_others import by_baseline, by_group, by_leaving_one_out, by_return, dpo_loss, in_groups, response_log_p
+from ppo_others import by_group, by_leaving_one_out, dpo_loss, in_groups, response_log_p
 from ppo_rewards import base, rewarded
 from ppo_training import train
 from ppo_world import MOST, PAIRS, STOP, gold, openings, preferences, side_by_side, tell
@@ -33,12 +33,11 @@ from shared.world import HELD_OUT
 JUDGES = [10, 11, 12, 13, 14]
 FEWER = JUDGES[:3]
 POINTS = 24  # of a curve
+ROLLOUTS = 64  # of an iteration; half as many for the other algorithms
 MEASURES = ("score", "gold", "kl", "length", "finished", "consistent", "deeds")
 NS = [2**i for i in range(9)]  # of best-of-n
 METHODS = {  # what a token is worth; settings
     "ppo": (by_gae, {}),
-    "reinforce": (by_return, {"epochs": 1, "minibatches": 1}),
-    "baseline": (by_baseline, {"epochs": 1, "minibatches": 1}),
     "rloo": (by_leaving_one_out, {"epochs": 1, "minibatches": 1}),
     "grpo": (by_group, {}),
 }
@@ -90,8 +89,8 @@ def run(job: dict) -> dict:
     settings = Settings(
         rate=job["rate"], iterations=min(few, job["iterations"]), most=MOST, stop=STOP, **special, **in_loss,
     )  # fmt: skip
-    prompts = openings(1_000_000 + job["seed"])
-    prompts = in_groups(prompts) if "group" in credit.__name__ or "leaving" in credit.__name__ else prompts
+    prompts = openings(1_000_000 + job["seed"], ROLLOUTS if job["method"] == "ppo" else ROLLOUTS // 2)
+    prompts = in_groups(prompts) if credit in (by_group, by_leaving_one_out) else prompts
     torch.manual_seed(job["seed"])
     policy, texts = ActorCritic(copy.deepcopy(base())), []
 
