@@ -342,6 +342,7 @@ def _figure(log):
             axis.legend(fontsize=7)
         if name in ("ratio_gap", "clipped"):
             axis.axhline(0, color=FLOOR, linestyle="--", linewidth=0.8)
+            axis.set_ylim(-0.01, max(0.1, *(1.1 * row[name] for row in log)))  # rounding is not to be seen
         axis.set_title(LOGGED[name], fontsize=9)
         axis.set_xlabel("iteration", fontsize=8)
     return figure

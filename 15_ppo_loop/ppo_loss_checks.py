@@ -150,6 +150,13 @@ def _check_settings(m):
     return refusal(cases)
 
 
+def _check_usual(m):
+    usual = {"coefficient": 0, "target": None, "in_loss": 0, "gamma": 1, "lam": 0.95, "clip": 0.2, "value_clip": 1}
+    for name, wanted in usual.items():
+        if (found := getattr(m.Settings(), name)) != wanted:
+            return f"{name} is {found} if it is not given, expected {wanted}"
+
+
 LOSS_CHECKS = [
     Check(
         "the policy gradient is minus the mean of advantage times the gradient of the log-probability",
@@ -205,5 +212,6 @@ LOSS_CHECKS = [
         "What is divided by what?",
         about=["adapted"],
     ),
+    Check("unless it is asked for, there is no penalty, and all else is as usual", _check_usual, about=["Settings"]),
     Check("settings that would silently do harm are refused", _check_settings, about=["Settings"]),
 ]
