@@ -7,12 +7,13 @@ and on the pairs that it was trained on.
 import sys
 
 import torch
-from ppo import preference_loss
+from ppo import RewardModel, preference_loss
 from ppo_rewards import DEVICE, base, held_out_pairs, rewarded
-from ppo_world import accuracy, preferences, side_by_side
+from ppo_world import Pair, accuracy, preferences, side_by_side, train_reward_model
 
 from shared.sweeps import Sweep, best_rate, main, stored
 from shared.sweeps.rates import BestRate
+from shared.world import HELD_OUT
 
 RATES = [5e-4, 1.5e-3, 5e-3, 1.5e-2, 4e-2]
 SIZES = [40, 150, 600]
@@ -24,23 +25,23 @@ def best(pairs: int) -> BestRate:
     return best_rate(torch.tensor([[*found.values()]]), list(found))
 
 
-@torch.no_grad()
 def run(job: dict) -> dict:
-    """Train a reward model and ask it."""
-    with torch.enable_grad():
-        model = rewarded(job["pairs"], job["seed"], job["rate"])
-    losses = []
-    for start in range(0, 256, 64):
-        ids, said = side_by_side(held_out_pairs()[start : start + 64])
-        numbers = model(ids.to(DEVICE), said.to(DEVICE)) * model.scale  # as it was trained
-        losses.append(preference_loss(*numbers.chunk(2)))
-    seen = preferences(base(), job["pairs"], job["seed"])
-    found = {
-        "loss": float(sum(losses)) / 4,
-        "held_out": accuracy(model, held_out_pairs()),
-        "seen": accuracy(model, seen),
-    }
+    """Train a reward model and ask it. few: on so many held-out pairs."""
+    pairs = preferences(base(), job["pairs"], job["seed"])
+    if few := job.get("few"):
+        model, others = train_reward_model(base(), pairs, job["rate"], job["seed"]), preferences(base(), few, HELD_OUT)
+    else:
+        model, others = rewarded(job["pairs"], job["seed"], job["rate"]), held_out_pairs()
+    found = {"loss": loss(model, others), "held_out": accuracy(model, others), "seen": accuracy(model, pairs)}
     return {name: round(number, 4) for name, number in found.items()}
+
+
+@torch.no_grad()
+def loss(model: RewardModel, pairs: list[Pair]) -> float:
+    """The loss that it was trained on: of its numbers before they were standardised."""
+    parts = [side_by_side(pairs[start : start + 64]) for start in range(0, len(pairs), 64)]
+    numbers = [(model(ids.to(DEVICE), said.to(DEVICE)) * model.scale).chunk(2) for ids, said in parts]
+    return float(preference_loss(*(torch.cat(each) for each in zip(*numbers, strict=True))))
 
 
 SWEEP = Sweep(
@@ -48,7 +49,7 @@ SWEEP = Sweep(
     "ppo_reward",
     run,
     jobs=[{"pairs": pairs, "rate": rate, "seed": 0} for pairs in SIZES for rate in RATES],
-    quick=[{"pairs": 16, "rate": 1e-3, "seed": 0}],
+    quick=[{"pairs": 16, "rate": 1e-3, "seed": 0, "few": 16}],
     cost=lambda job: job["pairs"],
     tolerance={"loss": 0.1, "held_out": 0.06, "seen": 0.06},
     device=DEVICE,

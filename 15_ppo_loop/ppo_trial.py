@@ -89,7 +89,8 @@ def run(job: dict) -> dict:
     settings = Settings(
         rate=job["rate"], iterations=min(few, job["iterations"]), most=MOST, stop=STOP, **special, **in_loss,
     )  # fmt: skip
-    prompts = openings(1_000_000 + job["seed"], ROLLOUTS if job["method"] == "ppo" else ROLLOUTS // 2)
+    size = min(8 * few, ROLLOUTS if job["method"] == "ppo" else ROLLOUTS // 2)
+    prompts = openings(1_000_000 + job["seed"], size)
     prompts = in_groups(prompts) if credit in (by_group, by_leaving_one_out) else prompts
     torch.manual_seed(job["seed"])
     policy, texts = ActorCritic(copy.deepcopy(base())), []
