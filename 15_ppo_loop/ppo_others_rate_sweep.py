@@ -19,7 +19,7 @@ SWEEP = Sweep(
     "ppo_others_rate",
     run,
     jobs=tries(OTHERS, SEED),
-    quick=quick(SEED),
+    quick=quick(SEED, ("rloo", "grpo")),
     cost=cost,
     comparable=comparable,
     tolerance=TOLERANCE,

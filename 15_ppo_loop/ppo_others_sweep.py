@@ -29,7 +29,7 @@ SWEEP = Sweep(
     "ppo_others",
     run,
     jobs=judged(),
-    quick=[*quick(JUDGES[0]), {"method": "best of n", "reward": "gold", "seed": JUDGES[0], "few": 4}],
+    quick=[*quick(JUDGES[0], ("rloo", "grpo")), {"method": "best of n", "reward": "gold", "seed": JUDGES[0], "few": 4}],
     cost=cost,
     comparable=comparable,
     tolerance=TOLERANCE,

@@ -1,7 +1,8 @@
 """What does PPO do to the reward that it is trained on? python ppo_sweep.py --workers 2
 
 Writes results/ppo.json, which the notebook shows: the arms `ppo_arms.MAIN` by five seeds that had no part in choosing
-their rate, `ppo_arms.MORE` by three of them. On a GPU where there is one. The rules by which the rows decide: `ppo_rules`. What a row has: `ppo_trial`.
+their rate, `ppo_arms.MORE` by three of them. On a GPU where there is one. The rules by which the rows decide:
+`ppo_rules`. What a row has: `ppo_trial`.
 """
 
 import sys

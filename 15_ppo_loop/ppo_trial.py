@@ -7,13 +7,13 @@ them, the prompts and the responses. Rates are tried by seed 0, and judged by ot
 
 A row has the means over 256 held-out prompts of `score` (what the policy was trained on, without the penalty),
 `gold`, `kl` (nats a response, exact), `length`, `finished`, `consistent`, `deeds`; `curve`: the same on the way, each
-of 24 numbers the mean over the rollouts of an iteration, or of two or four. A row of a seed that judges has `texts`, what the
-policy writes to two held-out prompts at some iterations.
+of 24 numbers the mean over the rollouts of an iteration, or of two or four. A row of a seed that judges has `texts`,
+what the policy writes to two held-out prompts at some iterations.
 """
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from statistics import fmean
 
 import ppo_reward_sweep
@@ -68,11 +68,10 @@ TOLERANCE = {"score": 0.3, "gold": 0.2, "kl": 3, "length": 15, "finished": 0.25,
 TOLERANCE |= {"curve": math.inf, "texts": math.inf}
 
 
-def quick(seed: int) -> list[dict]:
+def quick(seed: int, methods: Iterable[str] = ("ppo",)) -> list[dict]:
     """Jobs of seconds."""
-    some = [{"method": method, "reward": "gold", "coefficient": 0.1} for method in METHODS]
-    some = [each | {"rate": 1e-3, "iterations": 2, "seed": seed, "few": 2} for each in some]
-    return some
+    some = [{"method": method, "reward": "gold", "coefficient": 0.1, "rate": 1e-3} for method in methods]
+    return [each | {"iterations": 1, "seed": seed, "few": 1} for each in some]
 
 
 def run(job: dict) -> dict:
