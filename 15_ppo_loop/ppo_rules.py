@@ -133,7 +133,7 @@ def limits(rows: Rows, others: Rows) -> list[Finding]:
             "the best of n: gold falls from its peak, n up to 256",
             [float(gold.max() - gold[-1]) for gold in best],
             at_most=0.1,
-            when="the policy is trained and not chosen from what the base writes",
+            when="the policy is trained on that score, and not only chosen by it among 256 responses",
         ),
     ]
 
