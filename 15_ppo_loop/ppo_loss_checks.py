@@ -152,6 +152,7 @@ def _check_settings(m):
 
 def _check_usual(m):
     usual = {"coefficient": 0, "target": None, "in_loss": 0, "gamma": 1, "lam": 0.95, "clip": 0.2, "value_clip": 1}
+    usual |= {"epochs": 2, "minibatches": 2}
     for name, wanted in usual.items():
         if (found := getattr(m.Settings(), name)) != wanted:
             return f"{name} is {found} if it is not given, expected {wanted}"
