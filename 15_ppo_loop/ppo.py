@@ -254,7 +254,8 @@ def value_loss(
 def adapted(coefficient: float, kl: float, target: float, most: float = 0.2, speed: float = 0.5) -> float:
     """The penalty's coefficient for the next iteration: more if the divergence was above its target, less if below.
 
-    Ziegler et al. 2019, section 2.2: coefficient (1 + speed * (kl / target - 1)), the bracket within -most and most.
+    Ziegler et al. 2019, section 2.2: coefficient (1 + speed * (kl / target - 1)), the inner bracket within -most and
+    most (their speed: 0.1).
     """
     return coefficient * (1 + speed * min(max(kl / target - 1, -most), most))
 
