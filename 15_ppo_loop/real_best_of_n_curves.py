@@ -9,6 +9,7 @@ A proxy is a program that scores a response without knowing what is right. "rand
 so that any of n is handed over. All else is the exact mean over all subsets of size n of what was drawn.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,7 +19,7 @@ from real_best_of_n import ASKS, NS, SUM_NS, SUMS, first_best, number
 PROXIES = ("words", "exclamations", "friendly", "echo", "log_p", "total")
 VALUES = ("fact", "right", "stops", "distinct")
 SUM_PROXIES = ("gold", "log_p", "majority", "length", "largest", "random")
-SUBSETS = 300  # of size n, drawn for the majority's vote
+SUBSETS = 100  # of size n, drawn for the majority's vote
 Rows = Iterable[Mapping]
 
 # ---- one row
@@ -110,9 +111,14 @@ def gain(rows: Rows, proxy: str, value: str, n: int = NS[-1], since: int = 1) ->
     return mean(rows, proxy, value, n) - mean(rows, proxy, value, since)
 
 
+def _ratio(one: float, other: float) -> float:
+    """NaN, which keeps no bound, where there is nothing to be a share of."""
+    return float(one / other) if other else math.nan
+
+
 def share(rows: Rows, proxy: str, value: str = "right", n: int = NS[-1]) -> float:
     """The best of n, as a share of a single response."""
-    return mean(rows, proxy, value, n) / mean(rows, proxy, value, 1)
+    return _ratio(mean(rows, proxy, value, n), mean(rows, proxy, value, 1))
 
 
 def turned(rows: Rows, proxy: str, value: str = "right") -> int:
@@ -155,13 +161,14 @@ def above_another(rows: Rows) -> float:
 
 def of_the_verifier(rows: Rows, proxy: str) -> float:
     """A proxy's gain as a share of the verifier's, in the kind of sums where it is largest."""
-    return max(float(sum_gain(rows, kind, proxy).mean() / sum_gain(rows, kind, "gold").mean()) for kind in SUMS)
+    gains = [(sum_gain(rows, kind, proxy).mean(), sum_gain(rows, kind, "gold").mean()) for kind in SUMS]
+    return float(np.max([_ratio(*each) for each in gains]))
 
 
 def sum_share(rows: Rows, proxy: str) -> float:
     """Right sums at the largest n as a share of those of a single response, all kinds and seeds together."""
     found = np.array([sum_curve(row, proxy) for kind in SUMS for row in sum_rows(rows, kind)]).mean(axis=0)
-    return float(found[-1] / found[0])
+    return _ratio(found[-1], found[0])
 
 
 def cut_off(rows: Rows, which: Callable[[str], bool] = lambda said: True) -> float:
