@@ -29,8 +29,9 @@ def expected_best(proxy: Sequence[float], value: Sequence[float], n: int) -> flo
     if not 1 <= n <= len(proxy):
         raise ValueError(f"n is {n}: expected 1 to {len(proxy)}, the responses that there are")
     level, counts = np.unique(proxy, return_inverse=True, return_counts=True)[1:]
-    at_most = [0, *np.cumsum(counts).tolist()]  # how many responses reach no higher than each score
-    below = np.array([math.comb(many, n) / math.comb(len(proxy), n) for many in at_most])
+    at_most = np.concatenate([[0], np.cumsum(counts)])  # how many responses reach no higher than each score
+    drawn = np.arange(n)  # all n are among `many` of N with probability many / N * (many - 1) / (N - 1) * ...
+    below = (np.maximum(at_most[:, None] - drawn, 0) / (len(proxy) - drawn)).prod(axis=1)
     means = np.bincount(level, weights=value) / counts
     return float(np.diff(below) @ means)
 

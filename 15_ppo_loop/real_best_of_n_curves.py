@@ -9,6 +9,7 @@ A proxy is a program that scores a response without knowing what is right. "rand
 so that any of n is handed over. All else is the exact mean over all subsets of size n of what was drawn.
 """
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -18,17 +19,18 @@ from real_best_of_n import ASKS, NS, SUM_NS, SUMS, first_best, number
 PROXIES = ("words", "exclamations", "friendly", "echo", "log_p", "total")
 VALUES = ("fact", "right", "stops", "distinct")
 SUM_PROXIES = ("gold", "log_p", "majority", "length", "largest", "random")
-SUBSETS = 300  # of size n, drawn for the majority's vote
+SUBSETS = 100  # of size n, drawn for the majority's vote
+ENDS = (SUM_NS[0], SUM_NS[-1])
 Rows = Iterable[Mapping]
 
 # ---- one row
 
 
-def open_curve(row: Mapping, proxy: str, value: str) -> list[float]:
-    """What the best of n has on average, for each of NS. proxy: also "random", under which all tie."""
+def open_curve(row: Mapping, proxy: str, value: str, ns: Sequence[int] = NS) -> list[float]:
+    """What the best of n has on average, for each n. proxy: also "random", under which all tie."""
     values = row["scores"][value]
     by = [0.0] * len(values) if proxy == "random" else row["scores"][proxy]
-    return [expected_best(by, values, n) for n in NS]
+    return [expected_best(by, values, n) for n in ns]
 
 
 def chosen(row: Mapping, proxy: str, ns: Sequence[int] = (1, 4, 16, 64, 256)) -> list[tuple[int, float, str]]:
@@ -67,13 +69,13 @@ def majority(row: Mapping, problem: int, n: int) -> float:
     return float((first[:, said.index(row["golds"][problem])] / first.sum(axis=1).clip(min=1)).mean())
 
 
-def sum_curve(row: Mapping, proxy: str) -> list[float]:
-    """The share of right answers by n, the mean over problems."""
+def sum_curve(row: Mapping, proxy: str, ns: Sequence[int] = SUM_NS) -> list[float]:
+    """The share of right answers for each n, the mean over problems."""
     many = range(len(row["golds"]))
     if proxy == "majority":
-        return [float(np.mean([majority(row, it, n) for it in many])) for n in SUM_NS]
+        return [float(np.mean([majority(row, it, n) for it in many])) for n in ns]
     scores = [sum_scores(row, it) for it in many]
-    return [float(np.mean([expected_best(it[proxy], it["gold"], n) for it in scores])) for n in SUM_NS]
+    return [float(np.mean([expected_best(it[proxy], it["gold"], n) for it in scores])) for n in ns]
 
 
 # ---- all rows
@@ -95,14 +97,14 @@ def sum_rows(rows: Rows, kind: str) -> list[Mapping]:
     return sorted(found, key=lambda row: row["seed"])
 
 
-def by_request(rows: Rows, proxy: str, value: str) -> np.ndarray:
-    """What the best of n by a proxy has on average: (requests, n in NS)."""
-    return np.array([open_curve(row, proxy, value) for row in open_rows(rows)])
+def by_request(rows: Rows, proxy: str, value: str, ns: Sequence[int] = NS) -> np.ndarray:
+    """What the best of n by a proxy has on average: (requests, n)."""
+    return np.array([open_curve(row, proxy, value, ns) for row in open_rows(rows)])
 
 
 def mean(rows: Rows, proxy: str, value: str, n: int = NS[-1]) -> float:
     """The mean over requests."""
-    return float(by_request(rows, proxy, value)[:, NS.index(n)].mean())
+    return float(by_request(rows, proxy, value, [n]).mean())
 
 
 def gain(rows: Rows, proxy: str, value: str, n: int = NS[-1], since: int = 1) -> float:
@@ -110,9 +112,14 @@ def gain(rows: Rows, proxy: str, value: str, n: int = NS[-1], since: int = 1) ->
     return mean(rows, proxy, value, n) - mean(rows, proxy, value, since)
 
 
+def _ratio(one: float, other: float) -> float:
+    """NaN, which keeps no bound, where there is nothing to be a share of."""
+    return float(one / other) if other else math.nan
+
+
 def share(rows: Rows, proxy: str, value: str = "right", n: int = NS[-1]) -> float:
     """The best of n, as a share of a single response."""
-    return mean(rows, proxy, value, n) / mean(rows, proxy, value, 1)
+    return _ratio(mean(rows, proxy, value, n), mean(rows, proxy, value, 1))
 
 
 def turned(rows: Rows, proxy: str, value: str = "right") -> int:
@@ -142,26 +149,27 @@ def sum_curves(rows: Rows) -> dict[str, dict[str, np.ndarray]]:
 
 def sum_gain(rows: Rows, kind: str, proxy: str) -> np.ndarray:
     """How many more sums are right at the largest n than for a single response: (seeds,)."""
-    found = np.array([sum_curve(row, proxy) for row in sum_rows(rows, kind)])
+    found = np.array([sum_curve(row, proxy, ENDS) for row in sum_rows(rows, kind)])
     return found[:, -1] - found[:, 0]
 
 
 def above_another(rows: Rows) -> float:
     """How much oftener one of all responses is the problem's result than another problem's, in the kind of sums where
     it is least: a verifier finds what is drawn by chance, too."""
-    ends = lambda row: sum_curve(row, "gold")[-1] - sum_curve(of_another(row), "gold")[-1]  # noqa: E731
+    ends = lambda row: sum_curve(row, "gold", ENDS)[-1] - sum_curve(of_another(row), "gold", ENDS)[-1]  # noqa: E731
     return min(float(np.mean([ends(row) for row in sum_rows(rows, kind)])) for kind in SUMS)
 
 
 def of_the_verifier(rows: Rows, proxy: str) -> float:
     """A proxy's gain as a share of the verifier's, in the kind of sums where it is largest."""
-    return max(float(sum_gain(rows, kind, proxy).mean() / sum_gain(rows, kind, "gold").mean()) for kind in SUMS)
+    gains = [(sum_gain(rows, kind, proxy).mean(), sum_gain(rows, kind, "gold").mean()) for kind in SUMS]
+    return float(np.max([_ratio(*each) for each in gains]))
 
 
 def sum_share(rows: Rows, proxy: str) -> float:
     """Right sums at the largest n as a share of those of a single response, all kinds and seeds together."""
-    found = np.array([sum_curve(row, proxy) for kind in SUMS for row in sum_rows(rows, kind)]).mean(axis=0)
-    return float(found[-1] / found[0])
+    found = np.array([sum_curve(row, proxy, ENDS) for kind in SUMS for row in sum_rows(rows, kind)]).mean(axis=0)
+    return _ratio(found[-1], found[0])
 
 
 def cut_off(rows: Rows, which: Callable[[str], bool] = lambda said: True) -> float:

@@ -135,7 +135,7 @@ RULES = [
     ),
     Rule(
         "sums",
-        "problems whose result one of 64 says: a share, less that for the result of another; the kind where it is least",
+        "share of problems whose result one of 64 says, less that for another problem's: in the kind where it is least",
         above_another,
         {"at_least": 0.1},
     ),
