@@ -8,6 +8,7 @@ constant: a training of 12 iterations is the first quarter of one of 48.
 
 from collections.abc import Iterable
 
+FRESH = [20, 21, 22, 23, 24]  # seeds by which a rule is decided that the first five had missed by its margin
 SHORT, LONG = 12, 48  # iterations that are judged
 RATE, FAST = 3e-4, 1e-3
 
@@ -23,6 +24,7 @@ RATED += [arm("ppo", "600", coefficient, 96) for coefficient in (0, 0.1, 0.3, 1)
 MAIN = [arm("ppo", "600", 0, LONG) | {"rate": FAST}]
 MAIN += [arm("ppo", "600", coefficient, LONG) | {"rate": RATE} for coefficient in (0, 0.1)]
 MAIN += [arm("ppo", "gold", 0, LONG) | {"rate": RATE}, arm("ppo", "600", 0.3, LONG) | {"rate": RATE}]
+PENALISED = MAIN[2]
 MORE = [arm("ppo", reward, 0, LONG) | {"rate": FAST} for reward in ("40", "150")]
 MORE += [arm("ppo", "600", 0.03, LONG) | {"rate": RATE}]
 
@@ -33,10 +35,9 @@ BEST_OF_N = [{"method": "best of n", "reward": "600"}]
 
 def rates(of: dict) -> list[float]:
     """What is tried."""
-    if of["method"] == "dpo":
-        return [3e-5, 1e-4, 3e-4]
-    if of["method"] != "ppo":
-        return [3e-4, 1e-3, 3e-3]
+    tried = {"dpo": [1e-4, 3e-4, 1e-3, 3e-3], "rloo": [3e-4, 1e-3, 3e-3, 1e-2], "grpo": [1e-4, 3e-4, 1e-3, 3e-3]}
+    if of["method"] in tried:
+        return tried[of["method"]]
     return [1e-4, 3e-4, 1e-3] if of["iterations"] == 96 else [1e-4, 3e-4, 1e-3, 3e-3]
 
 

@@ -8,13 +8,17 @@
 "The Reward Model is easily gamed without KL penalties." Gamed means: the score rises and the gold reward falls. Seed 0,
 48 iterations, a base of score 0 and gold 0.27: without a penalty score 1.1 and gold 0.00 (after 12: 0.16), at the
 others' rate 1.2 and 0.22 (0.47 at its peak; after 12: 0.43); coefficient 0.1: gold 0.52 (0.44); 0.3: 0.44 (0.38).
+
+One rule is not the first one. That gold with a coefficient of 0.1 ends 0.1 above the base's, by 1.5 spreads, the five
+seeds missed by its margin (0.20 to 0.32 above, so 0.26 less 0.18). The bound is 0 now, five seeds decide by it that had
+not run when it was written, and `first_rules` still tells of the first one.
 """
 
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from ppo_arms import FAST, LONG, RATE, SHORT, arm
-from ppo_trial import FEWER, POINTS
+from ppo_arms import FAST, FRESH, LONG, RATE, SHORT, arm
+from ppo_trial import FEWER, JUDGES, POINTS
 
 from shared.finding import Finding
 
@@ -26,17 +30,18 @@ BASE_GOLD = 0.27  # of the base; scores are standardised by its responses
 PER_POINT = LONG // POINTS  # iterations of a curve's point
 
 
-def of_arm(rows: Rows, which: Mapping) -> list[Mapping]:
-    """An arm's rows, by seed. Raises ValueError if there are none."""
-    found = [row for row in rows if all(row.get(name) == value for name, value in which.items())]
+def of_arm(rows: Rows, which: Mapping, seeds: Iterable[int] = JUDGES) -> list[Mapping]:
+    """An arm's rows by these seeds, in order. Raises ValueError if there are none."""
+    seeds = list(seeds)
+    found = [row for row in rows if row["seed"] in seeds and all(row.get(name) == it for name, it in which.items())]
     if not found:
         raise ValueError(f"no row of {which}: run the sweep")
     return sorted(found, key=lambda row: row["seed"])
 
 
-def end(rows: Rows, which: Mapping, measure: str) -> list[float]:
+def end(rows: Rows, which: Mapping, measure: str, seeds: Iterable[int] = JUDGES) -> list[float]:
     """By seed, on held-out prompts after training."""
-    return [row[measure] for row in of_arm(rows, which)]
+    return [row[measure] for row in of_arm(rows, which, seeds)]
 
 
 def curves(rows: Rows, which: Mapping, measure: str) -> np.ndarray:
@@ -83,7 +88,7 @@ def supports(rows: Rows) -> list[Finding]:
     """What must be so for the claim to hold at all."""
     rows = list(rows)
     lost = [BASE_GOLD - gold for gold in end(rows, FREE, "gold")]
-    kept = [gold - BASE_GOLD for gold in end(rows, MIDDLE, "gold")]
+    kept = [gold - BASE_GOLD for gold in end(rows, MIDDLE, "gold", FRESH)]
     gaps = less(end(rows, MIDDLE, "gold"), end(rows, FREE, "gold"))
     fell = count(it >= 0.1 for it in fall(rows, FREE_SLOW))
     better = count(it > 0 for it in less(end(rows, MIDDLE, "gold"), end(rows, FREE_SLOW, "gold")))
@@ -93,12 +98,18 @@ def supports(rows: Rows) -> list[Finding]:
     return [
         Finding("48 iterations without a penalty: the score's rise", end(rows, FREE, "score"), 0.5, because=gamed),
         Finding("48 iterations without a penalty: gold below the base's", lost, 0.1, because=gamed),
-        Finding("48 iterations, coefficient 0.1: gold above the base's", kept, 0.1, because=keeps),
+        Finding("48 iterations, coefficient 0.1, fresh seeds: gold above the base's", kept, 0.0, because=keeps),
         Finding("48 iterations: gold with coefficient 0.1, less without", gaps, 0.2, because=keeps),
         Finding("12 iterations: more gold with coefficient 0.1, seeds of 5", sooner, 4, because=keeps, **five),
         Finding("all at one rate: gold falls by 0.1 from its peak without a penalty, seeds of 5", fell, 4, **five),
         Finding("all at one rate: more gold with coefficient 0.1, seeds of 5", better, 4, because=keeps, **five),
     ]
+
+
+def first_rules(rows: Rows) -> list[Finding]:
+    """What was decided by before, and is not now."""
+    kept = [gold - BASE_GOLD for gold in end(rows, MIDDLE, "gold")]
+    return [Finding("48 iterations, coefficient 0.1: gold above the base's", kept, 0.1)]
 
 
 def against(rows: Rows) -> list[Finding]:
