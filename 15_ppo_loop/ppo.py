@@ -235,7 +235,7 @@ def clipped_loss(
 ) -> torch.Tensor:
     """PPO's: minus the mean of min(r A, clamp(r, 1 - clip, 1 + clip) A), where r = policy / the policy that drew.
 
-    r = 1.5 and clip .2: with A = 1 it is 1.2, without a gradient; with A = -1 it is -1.5.
+    One token, r = 1.5, clip .2: with A = 1 the loss is -1.2, without a gradient; with A = -1 it is 1.5.
     """
     ratio, advantages = (log_p - old_log_p.detach()).exp(), advantages.detach()
     bounded = ratio.clamp(1 - clip, 1 + clip) * advantages
