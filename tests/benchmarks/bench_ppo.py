@@ -283,9 +283,9 @@ def show(rows: Sequence[Row], cache, peers: dict[str, dict[str, list[float]]]) -
 
 
 def measure_all(batches=BATCHES, lengths=LENGTHS, rounds: int = ROUNDS) -> tuple:
-    """The rows, the cache and the peers: the cache at the smallest batch, the peers at the largest, long responses."""
-    few, many, length = min(batches), max(batches), max(lengths)
-    rows, cache = measure(batches, lengths, rounds), measure_cache(few, length, rounds)
+    """The rows; the cache at the smallest size, since without it all is read again; the peers at the largest."""
+    many, length = max(batches), max(lengths)
+    rows, cache = measure(batches, lengths, rounds), measure_cache(min(batches), min(lengths), rounds)
     peers = measure_peer(many, length, rounds) | {"GRPO, an iteration": measure_grpo(many, length, rounds)}
     return rows, cache, peers
 
