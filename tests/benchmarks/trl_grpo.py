@@ -103,8 +103,10 @@ def grpo_iteration(
 def _libraries() -> SimpleNamespace:
     from datasets import Dataset
     from huggingface_hub import constants
+    from transformers.utils import logging
 
     constants.HF_HUB_DISABLE_TELEMETRY = True  # a trainer of trl's reports itself otherwise
+    logging.disable_progress_bar()  # of loading a model
     from trl import GRPOConfig, GRPOTrainer
 
     return SimpleNamespace(Dataset=Dataset, GRPOConfig=GRPOConfig, GRPOTrainer=GRPOTrainer)
