@@ -49,6 +49,7 @@ bench: .venv/ready-dev      ## measure against peers: time and memory as ratios
 	$(RUN) tests/benchmarks/bench_gqa.py
 	$(RUN) tests/benchmarks/bench_moe.py
 	$(RUN) tests/benchmarks/bench_int8.py
+	$(RUN) tests/benchmarks/bench_ppo.py
 	$(RUN) tests/benchmarks/bench_world.py
 	$(RUN) tests/benchmarks/bench_dashboard.py
 

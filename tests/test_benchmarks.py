@@ -18,12 +18,14 @@ import bench_gqa
 import bench_int8
 import bench_kv_cache
 import bench_norms
+import bench_ppo
 import bench_skipgram
 import bench_smollm2
 import bench_tiny_lm
 import bench_window
 import bench_world
 import measure
+import trl_grpo
 from bench_attention import Row
 from bench_bpe import Encoding, Learning
 from bench_dashboard import Opening
@@ -159,6 +161,48 @@ def test_eight_bits_are_measured(monkeypatch, capsys):
     good = [replace(row, prefill_up=2, decode_up=2, worst=0) for row in wholes]
     good = [replace(row, bytes=100 if row.kind == "float32" else 26) for row in good]
     assert measure.report(bench_int8.goals(fast, good)) == 0
+
+
+def test_iterations_of_ppo_are_measured(monkeypatch, capsys):
+    """All parts, both rollouts and the peer at small sizes; without trl its column is left out."""
+    monkeypatch.setattr(trl_grpo, "is_installed", lambda: False)
+    rows, (seconds, differing), peers = bench_ppo.measure_all((8, 16), (2, 3), rounds=1)
+    assert [(row.batch, row.length) for row in rows] == [(8, 2), (8, 3), (16, 2), (16, 3)]
+    assert all(sum(row.share(names) for names in bench_ppo.SPLIT.values()) == pytest.approx(1) for row in rows)
+    assert rows[1].tokens - rows[0].tokens == 8 and differing == 0  # one column more of 8 rows
+    assert [list(each) for each in (seconds, *peers.values())] == [
+        ["cache", "no cache"],
+        ["ours", "transformers"],
+        ["ours", "transformers"],
+        ["ours"],
+    ]
+    bench_ppo.show(rows, (seconds, differing), peers)
+    assert "trl is not installed" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("part", "seconds", "missed"),
+    [("rollout", 1, 0), ("rollout", 1.8, 1), ("rollout", 0.2, 1), ("whole", 8, 2), ("no cache", 3, 1), ("trl", 0.9, 1)],
+)
+def test_the_goals_of_ppo(part, seconds, missed, capsys):
+    """Seven parts of a second in a whole of seven, four times as much for four times the batch; each worse is told."""
+    names = [name for names in bench_ppo.SPLIT.values() for name in names]
+    small = {name: [1.0] for name in names} | {"whole": [7.0]}
+    large = {name: [4 * each for each in its] for name, its in small.items()}
+    if part in large:
+        large[part] = [4.0 * seconds]
+    rows = [bench_ppo.Row(16, 24, 1, small), bench_ppo.Row(64, 24, 1, large)]
+    cache = {"cache": [1.0], "no cache": [seconds if part == "no cache" else 4.0]}
+    peers = {"GRPO, an iteration": {"ours": [1.0], "trl": [seconds if part == "trl" else 1.0]}}
+    assert measure.report(bench_ppo.goals(rows, (cache, 1), peers)) == int(missed > 0)
+    assert capsys.readouterr().out.count("NOT MET") == missed
+
+
+def test_trl_reads_the_ids_that_ours_reads():
+    tokenizer = trl_grpo.id_tokenizer(30, end=1)
+    ids = [1, 12, 21, 0, 1, 29]
+    assert tokenizer(text=[trl_grpo.as_text(ids)])["input_ids"] == [ids]
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (1, 1)
 
 
 def test_threads_are_as_before():
