@@ -26,7 +26,8 @@ MAIN += [arm("ppo", "600", coefficient, LONG) | {"rate": RATE} for coefficient i
 MAIN += [arm("ppo", "gold", 0, LONG) | {"rate": RATE}, arm("ppo", "600", 0.3, LONG) | {"rate": RATE}]
 PENALISED = MAIN[2]
 MORE = [arm("ppo", reward, 0, LONG) | {"rate": FAST} for reward in ("40", "150")]
-MORE += [arm("ppo", "600", 0.03, LONG) | {"rate": RATE}]
+MORE += [arm("ppo", "600", 0.03, LONG) | {"rate": RATE}, arm("ppo", "gold", 0, LONG) | {"rate": FAST}]
+MORE += [arm("ppo", "40", 0.1, LONG) | {"rate": RATE}]
 
 OTHERS = [arm(method, "600", coefficient, 24) for method in ("rloo", "grpo") for coefficient in (0, 0.1)]
 OTHERS += [arm("dpo", "150", 0.1, passes) for passes in (4, 16)]

@@ -26,6 +26,7 @@ Rows = Iterable[Mapping]
 FREE = arm("ppo", "600", 0, LONG) | {"rate": FAST}
 FREE_SLOW, SMALL, MIDDLE, LARGE = (FREE | {"rate": RATE, "coefficient": c} for c in (0, 0.03, 0.1, 0.3))
 ON_GOLD, ON_150, ON_40 = FREE_SLOW | {"reward": "gold"}, FREE | {"reward": "150"}, FREE | {"reward": "40"}
+ON_GOLD_FAST, MIDDLE_40 = FREE | {"reward": "gold"}, MIDDLE | {"reward": "40"}
 BASE_GOLD = 0.27  # of the base; scores are standardised by its responses
 PER_POINT = LONG // POINTS  # iterations of a curve's point
 
@@ -158,6 +159,8 @@ def further(rows: Rows, others: Rows) -> list[Finding]:
         Finding("coefficient 0.03: gold falls from its peak", fall(rows, SMALL), at_most=0.1),
         Finding("0.1: gold, less without a penalty at equal divergence", less(end(rows, MIDDLE, "gold"), stopped), 0.0),
         Finding("0.1: gold, less with 0.3", less(end(rows, MIDDLE, "gold"), end(rows, LARGE, "gold")), 0.0),
+        Finding("gold as the reward, at 0.001: gold falls from its peak", fall(rows, ON_GOLD_FAST), at_most=0.15),
+        Finding("40 pairs, coefficient 0.1: gold falls from its peak", fall(rows, MIDDLE_40), at_most=0.1),
         Finding("no penalty: gold at its peak by 600 pairs, less by 40", less(peak(few, FREE), peak(few, ON_40)), 0.0),
     ]
     for method in ("rloo", "grpo"):
