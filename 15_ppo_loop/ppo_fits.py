@@ -24,9 +24,11 @@ class Fit(NamedTuple):
 
     @property
     def peak(self) -> float:
-        """The d of the largest gain; infinite where the curve does not fall."""
+        """The d of the largest gain: infinite where the curve does not fall, 0 where it never rises."""
         if self.beta <= 0:
             return math.inf
+        if self.form == "best of n" and self.alpha <= 0:
+            return 0.0
         return self.alpha / 2 / self.beta if self.form == "best of n" else math.exp(self.alpha / self.beta - 1)
 
     def at(self, d: Sequence[float]) -> np.ndarray:

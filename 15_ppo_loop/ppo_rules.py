@@ -9,9 +9,10 @@
 48 iterations, a base of score 0 and gold 0.27: without a penalty score 1.1 and gold 0.00 (after 12: 0.16), at the
 others' rate 1.2 and 0.22 (0.47 at its peak; after 12: 0.43); coefficient 0.1: gold 0.52 (0.44); 0.3: 0.44 (0.38).
 
-One rule is not the first one. That gold with a coefficient of 0.1 ends 0.1 above the base's, by 1.5 spreads, the five
-seeds missed by its margin (0.20 to 0.32 above, so 0.26 less 0.18). The bound is 0 now, five seeds decide by it that had
-not run when it was written, and `first_rules` still tells of the first one.
+Three rules are not as they were first (`first_rules`). That gold with a coefficient of 0.1 ends 0.1 above the base's, by
+1.5 spreads, the five seeds missed by its margin (0.20 to 0.32 above, so 0.26 less 0.18): the bound is 0 now, and five
+seeds decide by it that had not run when it was written. Two, which were met, decide no more: one compared arms of
+different learning rates, and one made a condition of what gamed means.
 """
 
 from collections.abc import Iterable, Mapping
@@ -93,15 +94,13 @@ def supports(rows: Rows) -> list[Finding]:
     gaps = less(end(rows, MIDDLE, "gold"), end(rows, FREE, "gold"))
     fell = count(it >= 0.1 for it in fall(rows, FREE_SLOW))
     better = count(it > 0 for it in less(end(rows, MIDDLE, "gold"), end(rows, FREE_SLOW, "gold")))
-    sooner = count(it > 0 for it in less(early(rows, MIDDLE, "gold"), early(rows, FREE, "gold")))
     gamed, keeps = "it is not gamed without a penalty", "with a penalty it is gamed as well"
     five = {"possible": (0, 5)}
     return [
         Finding("48 iterations without a penalty: the score's rise", end(rows, FREE, "score"), 0.5, because=gamed),
         Finding("48 iterations without a penalty: gold below the base's", lost, 0.1, because=gamed),
         Finding("48 iterations, coefficient 0.1, fresh seeds: gold above the base's", kept, 0.0, because=keeps),
-        Finding("48 iterations: gold with coefficient 0.1, less without", gaps, 0.2, because=keeps),
-        Finding("12 iterations: more gold with coefficient 0.1, seeds of 5", sooner, 4, because=keeps, **five),
+        Finding("48 iterations: gold with coefficient 0.1 at 0.0003, less without at 0.001", gaps, 0.2, because=keeps),
         Finding("all at one rate: gold falls by 0.1 from its peak without a penalty, seeds of 5", fell, 4, **five),
         Finding("all at one rate: more gold with coefficient 0.1, seeds of 5", better, 4, because=keeps, **five),
     ]
@@ -109,8 +108,15 @@ def supports(rows: Rows) -> list[Finding]:
 
 def first_rules(rows: Rows) -> list[Finding]:
     """What was decided by before, and is not now."""
+    rows = list(rows)
     kept = [gold - BASE_GOLD for gold in end(rows, MIDDLE, "gold")]
-    return [Finding("48 iterations, coefficient 0.1: gold above the base's", kept, 0.1)]
+    sooner = count(it > 0 for it in less(early(rows, MIDDLE, "gold"), early(rows, FREE, "gold")))
+    above = [gold - BASE_GOLD for gold in peak(rows, FREE_SLOW)]
+    return [
+        Finding("48 iterations, coefficient 0.1: gold above the base's", kept, 0.1),
+        Finding("12 iterations: more gold with coefficient 0.1 than without at 0.001, seeds of 5", sooner, 4),
+        Finding("without a penalty, at 0.0003: gold at its peak, above the base's", above, 0.02),
+    ]
 
 
 def against(rows: Rows) -> list[Finding]:
@@ -126,7 +132,6 @@ def against(rows: Rows) -> list[Finding]:
 def limits(rows: Rows, others: Rows) -> list[Finding]:
     """Where it is not so, each with the condition that it sets. others: of `ppo_others_sweep`."""
     rows, others = list(rows), list(others)
-    above = [gold - BASE_GOLD for gold in peak(rows, FREE_SLOW)]
     best = [np.array(row["curve"]["gold"]) for row in others if row["method"] == "best of n"]
     return [
         Finding(
@@ -134,12 +139,6 @@ def limits(rows: Rows, others: Rows) -> list[Finding]:
             fall(rows, ON_GOLD),
             at_most=0.15,
             when="the score comes from a model that learned it and not from the program itself",
-        ),
-        Finding(
-            "without a penalty, at the others' rate: gold at its peak, above the base's",
-            above,
-            at_least=0.02,
-            when="training goes on past the peak of the gold reward",
         ),
         Finding(
             "the best of n: gold falls from its peak, n up to 256",
@@ -155,7 +154,9 @@ def further(rows: Rows, others: Rows) -> list[Finding]:
     rows, others = list(rows), list(others)
     few = [row for row in rows if row["seed"] in FEWER]
     stopped = at_divergence(rows, FREE_SLOW, MIDDLE)
+    sooner = count(it > 0 for it in less(early(rows, MIDDLE, "gold"), early(rows, FREE_SLOW, "gold")))
     found = [
+        Finding("12 iterations, one rate: more gold with coefficient 0.1, seeds of 5", sooner, 4, possible=(0, 5)),
         Finding("coefficient 0.03: gold falls from its peak", fall(rows, SMALL), at_most=0.1),
         Finding("0.1: gold, less without a penalty at equal divergence", less(end(rows, MIDDLE, "gold"), stopped), 0.0),
         Finding("0.1: gold, less with 0.3", less(end(rows, MIDDLE, "gold"), end(rows, LARGE, "gold")), 0.0),

@@ -59,8 +59,8 @@ def cost(job: dict) -> float:
 
 
 def comparable(job: dict) -> bool:
-    """Runs that another machine, or no GPU, brings to much the same end."""
-    return job.get("iterations", 0) <= 48 and job.get("coefficient", 0) >= 0.1
+    """Runs that another machine, or no GPU, brings to much the same end: held near the base, in small steps."""
+    return job.get("iterations", 0) <= 48 and job.get("coefficient", 0) >= 0.1 and job["rate"] <= 3e-4
 
 
 # A policy goes another way where rounding differs, to an end as good; 256 responses have an error of their own.
