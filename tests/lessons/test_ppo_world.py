@@ -138,6 +138,11 @@ def test_gaos_curves_are_found_and_have_their_peaks(form, peak):
     assert gao_fit(d, d * 0.5, form).peak > 1e6
 
 
+def test_a_curve_that_only_falls_has_its_peak_at_nothing():
+    d = np.linspace(0.3, 9, 30)
+    assert gao_fit(d, -d * (0.1 + 0.2 * d), "best of n").peak == 0
+
+
 def test_a_fit_refuses_a_distance_of_nothing():
     with pytest.raises(ValueError, match="above 0"):
         gao_fit([0.0, 1.0], [0.0, 1.0], "rl")
@@ -153,10 +158,10 @@ def test_an_arm_is_read_where_another_ended():
         "gold": 0.6,
         "curve": {"kl": [0, 4, 5], "gold": [0.2, 0.7, 0.6]},
     }
-    adapted = other | {"target": 4.0, "gold": 0.1}
-    rows = [free, other, adapted]
+    fresh = other | {"seed": 20, "gold": 0.1}
+    rows = [free, other, fresh]
     assert rules.at_divergence(rows, rules.FREE_SLOW, rules.MIDDLE) == pytest.approx([0.3])
-    assert rules.end(rows, rules.MIDDLE, "gold") == [0.6] and rules.end(rows, rules.TARGET, "gold") == [0.1]
+    assert rules.end(rows, rules.MIDDLE, "gold") == [0.6] and rules.end(rows, rules.MIDDLE, "gold", [20]) == [0.1]
     assert rules.fall(rows, rules.MIDDLE) == pytest.approx([0.1])
 
 
