@@ -232,7 +232,7 @@ def test_chance_is_flat_and_a_verifier_rises(rows):
 
 
 def test_each_rule_can_fail(rows):
-    """By scores that say nothing, by words that are never or hardly ever found, by answers that are all right or all wrong, and by responses that are all cut off."""
+    """Scores that say nothing, words that are never or hardly ever found, sums all right or wrong, all cut off."""
     drawn = random.Random(0)
 
     def changed(scores=lambda it: it, said=lambda it, gold: it, log_p=lambda it: it):
