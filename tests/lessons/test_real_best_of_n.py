@@ -232,7 +232,7 @@ def test_chance_is_flat_and_a_verifier_rises(rows):
 
 
 def test_each_rule_can_fail(rows):
-    """By scores that say nothing, by answers that are all right or all wrong, and by responses that are all cut off."""
+    """Scores that say nothing, words that are never or hardly ever found, sums all right or wrong, all cut off."""
     drawn = random.Random(0)
 
     def changed(scores=lambda it: it, said=lambda it, gold: it, log_p=lambda it: it):
@@ -249,6 +249,7 @@ def test_each_rule_can_fail(rows):
     worlds = [
         changed(shuffled),
         changed(lambda it: it | {name: [0] * 256 for name in ("fact", "right")}),
+        changed(lambda it: it | {name: [1] + [0] * 255 for name in ("fact", "right")}),
         changed(lambda it: it | {name: it["right"] for name in ("words", "exclamations", "friendly", "echo", "fact")}),
         changed(lambda it: it | {"log_p": [0.0] * 256, "exclamations": list(range(256)), "stops": [1] * 256}),
         changed(said=lambda it, gold: ["1\n"] * 63 + [f"{gold}\n"]),
