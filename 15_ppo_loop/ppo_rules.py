@@ -10,8 +10,8 @@
 others' rate 1.2 and 0.22 (0.47 at its peak; after 12: 0.43); coefficient 0.1: gold 0.52 (0.44); 0.3: 0.44 (0.38).
 
 Three rules are not as they were first (`first_rules`). That gold with a coefficient of 0.1 ends 0.1 above the base's,
-by 1.5 spreads, the five seeds missed by its margin (0.20 to 0.32 above, so 0.26 less 0.18): the bound is 0 now, and five
-seeds decide by it that had not run when it was written. Two, which were met, decide no more: one compared arms of
+by 1.5 spreads, the five seeds missed by its margin (0.20 to 0.32 above, so 0.26 less 0.18): the bound is 0 now, and
+five seeds decide by it that had not run when it was written. Two, which were met, decide no more: one compared arms of
 different learning rates, and one made a condition of what gamed means.
 """
 
