@@ -4,10 +4,12 @@ critic, the divergence. `ppo_worth_checks`: rewards, advantages, whitening. `ppo
 `ppo_loop_checks`: the epochs over a batch. What they are fed: `ppo_cases`. (`ppo_exercise_checks`: the exercises.)
 """
 
+from ppo_exercise_checks import EXERCISES
 from ppo_loop_checks import LOOP_CHECKS
 from ppo_loss_checks import LOSS_CHECKS
 from ppo_reward_checks import REWARD_CHECKS
 from ppo_rollout_checks import ROLLOUT_CHECKS
 from ppo_worth_checks import WORTH_CHECKS
 
+__all__ = ["CHECKS", "EXERCISES"]
 CHECKS = [*REWARD_CHECKS, *ROLLOUT_CHECKS, *WORTH_CHECKS, *LOSS_CHECKS, *LOOP_CHECKS]

@@ -55,18 +55,15 @@ EXERCISES = [
         "each response is measured against the mean of the others of its group",
         _check_leave_one_out,
         "Is the response itself in the mean?",
-        ["leave_one_out"],
     ),
     Check(
         "the best of n has, on average, what all subsets of size n say",
         _check_expected_best,
         "In how many subsets is the i-th from below the best one?",
-        ["expected_best"],
     ),
     Check(
         "a loss whose expected gradient is that of the divergence",
         _check_kl_loss,
         "Which of k1, k2, k3 has it? Does the reference get a gradient?",
-        ["kl_loss"],
     ),
 ]

@@ -4,6 +4,8 @@ Kinds: a line of the helper, of its caller, or a setting; two at once; nothing a
 each with the property that catches it.
 """
 
+import itertools
+
 import ppo_evidence as evidence
 import ppo_seen as seen
 import torch
@@ -13,14 +15,14 @@ from shared.clinic import Change, Fault
 
 
 def _draws_as_the_policy(helper, caller):
-    """The first tokens of 4,000 responses to a prompt come as often as the policy's probabilities say."""
+    """The first tokens of 16,000 responses to a prompt come as often as the policy's probabilities say."""
     lm = base_model()
     torch.manual_seed(0)
-    drawn = caller.draw(lm, [[3]] * 4000)
+    drawn = caller.draw(lm, [[3]] * 16000)
     with torch.no_grad():
         p = lm(torch.tensor([[3]]))[0, -1].softmax(0)
-    found = torch.bincount(drawn.ids[:, 1], minlength=len(LETTERS)) / 4000
-    distance = (found - p) / (p * (1 - p) / 4000).sqrt()  # in standard errors
+    found = torch.bincount(drawn.ids[:, 1], minlength=len(LETTERS)) / 16000
+    distance = (found - p) / (p * (1 - p) / 16000).sqrt()  # in standard errors
     token = int(distance.abs().argmax())
     if abs(distance[token]) > 5:
         told = f"{float(found[token]):.3f} of the time, its probability is {float(p[token]):.3f}"
@@ -64,14 +66,15 @@ def _a_score_is_of_the_response(helper, caller):
         return f"the response 'df.' to the prompts 'bc', 'ae' and 'ia' has the scores {found}"
 
 
-def _a_large_divergence_is_penalised_more(helper, caller):
-    """A coefficient that is too small for its target rises, one that is too large falls."""
-    for start, target, sign in ((0.01, 0.2, 1), (3.0, 50.0, -1)):
+def _the_coefficient_follows_the_divergence(helper, caller):
+    """Each iteration's coefficient is what the one before, its divergence and the target make of it."""
+    for start, target in ((0.01, 0.2), (3.0, 50.0)):
         _, log = caller.train(coefficient=start, target=target, iterations=6)
-        last = log[-1]
-        if not sign * (last["coefficient"] - start) > 0:
-            told = f"coefficient {start}, target {target}: after 5 iterations the KL is {last['kl']:.2f}"
-            return f"{told}, and the coefficient {last['coefficient']:.3g}"
+        for i, (now, then) in enumerate(itertools.pairwise(log)):
+            wanted = helper.adapted(now["coefficient"], now["kl"], target)
+            if abs(then["coefficient"] - wanted) > 1e-6 * wanted:  # the same numbers, in another order at most
+                told = f"coefficient {start}, target {target}: after iteration {i} the KL is {now['kl']:.2f}"
+                return f"{told}, and the coefficient {then['coefficient']:.4g}, expected {wanted:.4g}"
 
 
 def _an_iteration_stays_near(helper, caller):
@@ -194,8 +197,8 @@ FAULTS = [
         ],
         symptom="Its log looks well from first to last. In use it is worse than that.",
         hints=["What differs between log and truth?", "How often is a token drawn whose probability is .2?"],
-        seen_in="CarperAI/trlx#509 and huggingface/trl#454: policies that draw and that are trained were not the same; "
-        "discussed there.",
+        seen_in="huggingface/trl#235: settings of the generation that were not those of the training, seen by a "
+        "negative divergence; a warning was added.",
         evidence=evidence.curves,
         holds=_draws_as_the_policy,
     ),
@@ -276,7 +279,7 @@ FAULTS = [
         ],
         symptom="The critic is told more than a response was worth, or less, and by no rule.",
         hints=["Which of the numbers depend on the neighbours?", "What stands behind the last token of a response?"],
-        seen_in="DLR-RM/stable-baselines3#185: advantages were off where an episode ends; fixed there.",
+        seen_in="DLR-RM/stable-baselines3#105: the wrong ends of episodes spoiled returns and advantages; fixed there.",
         evidence=evidence.batches,
     ),
     Fault(
@@ -418,7 +421,7 @@ FAULTS = [
         hints=["When does the coefficient rise?", "Which of the two numbers is which?"],
         seen_in="no thread: planted because three numbers in a row are easily mixed up.",
         evidence=evidence.targets,
-        holds=_a_large_divergence_is_penalised_more,
+        holds=_the_coefficient_follows_the_divergence,
     ),
     Fault(
         name="the reward model's scores are not standardised: a coefficient means something else by them",
@@ -494,7 +497,8 @@ FAULTS = [
         ],
         symptom="Its score is high from the start, and what it says is not.",
         hints=["Which responses have a higher score than they deserve?", "What has the judge read?"],
-        seen_in="no thread: planted because a reward that the policy cannot change is noise to it.",
+        seen_in="no thread: planted because a vowel that the prompt has is not paid for again, and the policy learns to "
+        "avoid it.",
         evidence=evidence.worths,
         holds=_a_score_is_of_the_response,
     ),
