@@ -497,8 +497,8 @@ FAULTS = [
         ],
         symptom="Its score is high from the start, and what it says is not.",
         hints=["Which responses have a higher score than they deserve?", "What has the judge read?"],
-        seen_in="no thread: planted because a vowel that the prompt has is not paid for again, and the policy learns to "
-        "avoid it.",
+        seen_in="no thread: planted because a vowel that the prompt has is not paid for again, and the policy learns "
+        "to avoid it.",
         evidence=evidence.worths,
         holds=_a_score_is_of_the_response,
     ),
