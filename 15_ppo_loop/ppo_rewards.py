@@ -1,8 +1,9 @@
-"""The base, and reward models by their number of pairs: each made once, and kept as a file as long as the code is the
-same."""
+"""The base, and reward models by their number of pairs: each made once, and kept in the system's temporary folder for
+as long as the code is the same."""
 
 import functools
 import os
+import tempfile
 from pathlib import Path
 
 import torch
@@ -28,7 +29,7 @@ def base() -> TinyLM:
 def rewarded(pairs: int, seed: int, rate: float) -> RewardModel:
     """A reward model of so many pairs."""
     code = code_hash(Path(__file__))
-    file = Path(__file__).parent / "results" / "ppo_rewards.jobs" / f"{pairs}_{seed}_{rate}_{code}.safetensors"
+    file = Path(tempfile.gettempdir()) / "ppo_rewards" / f"{pairs}_{seed}_{rate}_{code}.safetensors"
     if file.exists():
         model = RewardModel(base())
         model.load_state_dict(load_file(file, device=DEVICE))
