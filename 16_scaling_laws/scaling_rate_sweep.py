@@ -1,0 +1,63 @@
+"""Which learning rate is best for each size and budget? Seed 0, which judges nothing else.
+
+python scaling_rate_sweep.py --workers 2        # 50 minutes of one core
+"""
+
+import sys
+
+from scaling_training import train
+from scaling_world import world
+
+from shared.sweeps import Sweep, main
+
+MOST = {"steep": 2**21, "flat": 2**21, "stories": 2**20}  # tokens
+WIDTHS = {"steep": (4, 6, 8, 12, 16, 24, 32, 48, 64), "flat": (4, 8, 16, 32, 64), "stories": (8, 16, 32, 64)}
+LEAST = 2**16
+RATES = tuple(0.64 / 2**i for i in range(9))  # 0.64 to 0.0025
+TRIED = {"steep": 5, "flat": 5, "stories": 4}  # of them for each size
+
+
+def budgets(most: int) -> list[int]:
+    """Budgets in tokens, each twice the one before."""
+    return [LEAST * 2**i for i in range((most // LEAST).bit_length())]
+
+
+def rates(name: str, width: int) -> tuple[float, ...]:
+    """The rates that are tried for a width, highest first: those around 0.64 / width."""
+    first = next(i for i, rate in enumerate(RATES) if rate <= 2.6 / width)
+    return RATES[first : first + TRIED[name]]
+
+
+def run(job: dict) -> dict:
+    """Nats per token above the floor at each budget, finished and not."""
+    found = train(world(job["world"]), job["width"], job["rate"], budgets(job["most"]), job["seed"])
+    return {"above": _rounded(found.above), "unfinished": _rounded(found.unfinished)}
+
+
+def _rounded(table: list[list[float]]) -> list[list[float]]:
+    return [[round(part, 5) for part in parts] for parts in table]
+
+
+def cost(job: dict) -> float:
+    """About its seconds."""
+    per_token = 5e-6 + 2.7e-7 * job["width"] if job["world"] != "stories" else 2e-5 + 2.7e-7 * job["width"]
+    return 1.4 * job["most"] * per_token
+
+
+JOBS = [
+    {"world": name, "width": width, "rate": rate, "seed": 0, "most": MOST[name]}
+    for name, widths in WIDTHS.items()
+    for width in widths
+    for rate in rates(name, width)
+]
+SWEEP = Sweep(
+    __file__,
+    "scaling_rates",
+    run,
+    jobs=JOBS,
+    quick=[{"world": "steep", "width": 4, "rate": 0.08, "seed": 0, "most": LEAST}],
+    cost=cost,
+    tolerance={"above": 0.02, "unfinished": 0.05},
+)
+if __name__ == "__main__":
+    sys.exit(main(SWEEP))
