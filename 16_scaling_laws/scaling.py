@@ -166,46 +166,53 @@ def gradient(theta: np.ndarray, log_x: np.ndarray, log_loss: np.ndarray, delta: 
     return np.concatenate([weights.sum(axis=1), -(weights[1:] * log_x).sum(axis=1)])
 
 
-def fit(loss: np.ndarray, *x: np.ndarray, floor: float | None = None, delta: float = DELTA) -> Law:
-    """The law with the least objective, from every point of a grid of starts, by L-BFGS.
+def fit(
+    loss: np.ndarray, *x: np.ndarray, floor: float | None = None, near: Law | None = None, delta: float = DELTA
+) -> Law:
+    """The law with the least objective, by L-BFGS from many starts.
 
     loss, and x for each term: (runs,). floor: None if it is to be found, else held there; 0 is a power law without one.
+    near: the only start, instead of a grid of 9 (one term) or 27 (two): for samples of runs that were fitted already.
     Raises ValueError for runs that are fewer than the law's constants, for losses and x that are not above 0, and for
     a floor that is not below every loss.
     """
     k = len(x)
     free = [i for i in range(2 * k + 1) if i or floor is None]
     _check_runs(loss, x, at_least=len(free))
-    if floor is not None and not 0 <= floor < min(loss):
-        raise ValueError(f"floor {floor} with a loss of {min(loss):.4g}: expected 0 or more, and below every loss")
+    if floor is not None and not 0 <= floor < np.min(loss):
+        raise ValueError(f"floor {floor} with a loss of {np.min(loss):.4g}: expected 0 or more, and below every loss")
     log_x, log_loss = np.log(np.stack(x)), np.log(loss)
-    middle = log_x.mean(axis=1)  # logs from their mean: the scales and exponents can then be told apart
-    held = -math.inf if not floor else math.log(floor)
-    best = min(
-        (_descend(start, free, log_x - middle[:, None], log_loss, delta) for start in _starts(k, loss, floor, held)),
-        key=lambda found: found.fun,
-    )
-    theta = best.theta
+    middle = log_x.mean(axis=1)  # logs count from their mean, so that scales and exponents can be told apart
+    starts = _starts(k, loss, floor) if near is None else [_theta(near, middle)]
+    found = [_descend(start, free, log_x - middle[:, None], log_loss, delta) for start in starts]
+    theta = min(found, key=lambda theta: objective(theta, log_x - middle[:, None], log_loss, delta))
     alpha = theta[k + 1 :]
     scales = np.exp(theta[1 : k + 1] + alpha * middle)
     return Law(float(np.exp(theta[0])), tuple(scales.tolist()), tuple(alpha.tolist()))
 
 
-def _starts(k: int, loss: np.ndarray, floor: float | None, held: float) -> list[np.ndarray]:
-    """Where a fit begins: floors from a tenth of the lowest loss to all of it, what is above it shared among terms."""
-    least, middle = float(np.min(loss)), float(np.median(loss))
-    floors = [math.log(share * least) for share in (0.1, 0.6, 0.95)] if floor is None else [held]
-    result = []
-    for e, share in itertools.product(floors, (0.1, 0.5, 0.9)[: 3 if k > 1 else 1]):
-        above = max(middle - math.exp(e), 0.05 * middle)
-        a = [math.log(above * part) for part in ((share, 1 - share) if k > 1 else (1.0,))]
-        result += [np.array([e, *a, *alpha]) for alpha in itertools.product((0.1, 0.4, 1.0), repeat=k)]
-    return result
+def _starts(k: int, loss: np.ndarray, floor: float | None) -> list[np.ndarray]:
+    """Where a fit begins: floors from a tenth of the lowest loss to nearly all of it, the rest shared among the terms,
+    small and large exponents."""
+    floors = [share * np.min(loss) for share in (0.1, 0.6, 0.95)] if floor is None else [floor]
+    return [
+        np.array([_log(e), *[math.log((np.median(loss) - e) / k)] * k, *alpha])
+        for e, alpha in itertools.product(floors, itertools.product((0.1, 0.4, 1.0), repeat=k))
+    ]
 
 
-def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np.ndarray, delta: float):
-    """L-BFGS on the free constants. Its tolerances compare with 1, and the sum near a minimum is 1e-5 and less: so they
-    are as small as float64 lets them be."""
+def _theta(law: Law, middle: np.ndarray) -> np.ndarray:
+    """A law's constants as `log_terms` takes them, of logs that count from `middle`."""
+    return np.array([_log(law.floor), *(np.log(law.scales) - law.exponents * middle), *law.exponents])
+
+
+def _log(floor: float) -> float:
+    return math.log(floor) if floor > 0 else -math.inf
+
+
+def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np.ndarray, delta: float) -> np.ndarray:
+    """Where L-BFGS comes to from a start, of the free constants. It stops when a step gains little beside 1, and the
+    objective near its minimum is 1e-5 and less: so it is given the objective over delta squared."""
 
     def whole(some):
         theta = start.copy()
@@ -219,8 +226,7 @@ def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np
         method="L-BFGS-B",
         options={"maxiter": 2000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-8, "maxcor": 20},
     )
-    found.theta = whole(found.x)
-    return found
+    return whole(found.x)
 
 
 def _check_runs(loss: np.ndarray, x: Sequence[np.ndarray], at_least: int) -> None:
