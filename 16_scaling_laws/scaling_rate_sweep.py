@@ -13,7 +13,7 @@ from shared.sweeps import Sweep, main
 MOST = {"steep": 2**21, "flat": 2**21, "stories": 2**20}  # tokens
 WIDTHS = {"steep": (4, 6, 8, 12, 16, 24, 32, 48, 64), "flat": (4, 8, 16, 32, 64), "stories": (8, 16, 32, 64)}
 LEAST = 2**16
-RATES = tuple(0.64 / 2**i for i in range(9))  # 0.64 to 0.0025
+RATES = tuple(0.32 / 2**i for i in range(9))  # 0.32 to 0.00125
 TRIED = {"steep": 5, "flat": 5, "stories": 4}  # of them for each size
 
 
@@ -23,8 +23,8 @@ def budgets(most: int) -> list[int]:
 
 
 def rates(name: str, width: int) -> tuple[float, ...]:
-    """The rates that are tried for a width, highest first: those around 0.64 / width."""
-    first = next(i for i, rate in enumerate(RATES) if rate <= 2.6 / width)
+    """The rates that are tried for a width, highest first: those around 0.32 / width."""
+    first = next(i for i, rate in enumerate(RATES) if rate <= 1.3 / width)
     return RATES[first : first + TRIED[name]]
 
 
