@@ -97,8 +97,9 @@ class Grid:
         return flops[inner], loss[inner], which[inner]
 
 
-def grids(rows: Iterable[dict], name: str) -> dict[int, Grid]:
-    """The grid of each seed of a world. A row has a world, a width, a seed, budgets, and `above`, in parts for each."""
+def grids(rows: Iterable[dict], name: str, field: str = "above") -> dict[int, Grid]:
+    """The grid of each seed of a world. A row has a world, a width, a seed, budgets, and for each budget `above`, in
+    parts. field: "unfinished" for what was read off at the constant rate."""
     rows = [row for row in rows if row["world"] == name]
     widths = tuple(sorted({row["width"] for row in rows}))
     budgets = tuple(sorted({budget for row in rows for budget in row["budgets"]}))
@@ -107,7 +108,7 @@ def grids(rows: Iterable[dict], name: str) -> dict[int, Grid]:
         above = np.full((len(widths), len(budgets)), np.nan)
         for row in rows:
             if row["seed"] == seed:
-                for budget, parts in zip(row["budgets"], row["above"], strict=True):
+                for budget, parts in zip(row["budgets"], row[field], strict=True):
                     above[widths.index(row["width"]), budgets.index(budget)] = np.mean(parts)
         result[seed] = Grid(name, widths, budgets, above)
     return result
