@@ -108,7 +108,8 @@ def _outcomes(ray: ModuleType, sweep: Sweep, call: Callable[[dict], dict], jobs:
             if tried < TRIES:
                 running[run(job)] = job, tried + 1
                 continue
-            outcome = {"error": f"its worker ended {tried} times, at last: {str(error).splitlines()[0]}"}
+            why = str(error).strip().partition("\n")[0]
+            outcome = {"error": f"its worker ended {tried} times, at last: {why}"}
         yield job, outcome
 
 
