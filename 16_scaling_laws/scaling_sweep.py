@@ -8,7 +8,7 @@ python scaling_sweep.py --grid full --ray           # on all cores; --ray ADDRES
 import sys
 
 from scaling_rate_sweep import SWEEP as RATES
-from scaling_rate_sweep import rate_rows, rounded, seconds
+from scaling_rate_sweep import MOST, rate_rows, rounded, seconds
 from scaling_rates import best_rates, by_rate
 from scaling_training import train
 from scaling_world import WORLDS, world
@@ -26,11 +26,19 @@ def run(job: dict) -> dict:
 
 def jobs() -> list[dict]:
     """One run for each width and rate, along all budgets at which that rate is the width's best."""
+    best = {name: best_rates(rate_rows(name)) for name in WORLDS}
     return [
-        {"world": name, "width": width, "rate": rate, "budgets": budgets, "seed": seed}
+        {
+            "world": name,
+            "width": width,
+            "rate": rate,
+            "budgets": [it for it in budgets if it <= MOST[name]],
+            "seed": seed,
+        }
         for name in WORLDS
-        for (width, rate), budgets in by_rate(best_rates(rate_rows(name))).items()
+        for (width, rate), budgets in by_rate(best[name]).items()
         for seed in SEEDS
+        if budgets[0] <= MOST[name]
     ]
 
 
