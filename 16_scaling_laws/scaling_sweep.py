@@ -7,8 +7,8 @@ python scaling_sweep.py --grid full --ray           # on all cores; --ray ADDRES
 
 import sys
 
-from scaling_rate_sweep import SWEEP as RATES
 from scaling_rate_sweep import MOST, rate_rows, rounded, seconds
+from scaling_rate_sweep import SWEEP as RATES
 from scaling_rates import best_rates, by_rate
 from scaling_training import train
 from scaling_world import WORLDS, world
