@@ -228,7 +228,6 @@ def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np
         start[free],
         jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / delta**2,
         method="L-BFGS-B",
-        options={"maxiter": 2000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-8, "maxcor": 20},
     )
     return whole(found.x)
 

@@ -148,7 +148,6 @@ FAULTS = [
         "name it as what misled Kaplan et al.",
         evidence=evidence.trained,
         holds=_the_rate_falls_to_its_end,
-        example=True,
     ),
     Fault(
         name="the fit's objective is a mean, and not over delta squared: it is so small that the search ends at once",
@@ -171,6 +170,7 @@ FAULTS = [
         seen_in="marin-community/marin#749: a search that ended early because its objective was small; changed there. "
         "Besiroglu et al. 2024 found it in Chinchilla's fit.",
         evidence=evidence.three_parts,
+        example=True,
     ),
     Fault(
         name="tokens are steps times rows: a row's length is forgotten",
