@@ -63,12 +63,6 @@ class Grid:
         kept = [i for i, budget in enumerate(self.budgets) if least <= budget <= most]
         return Grid(self.world, self.widths, tuple(self.budgets[i] for i in kept), self.above[:, kept])
 
-    def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Loss, parameters and tokens of all runs, (runs,) each."""
-        n, d = np.meshgrid(self.n, self.budgets, indexing="ij")
-        run = np.isfinite(self.above)
-        return self.loss[run], n[run], d[run]
-
     @property
     def curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each width its budgets in operations, rising, and its losses."""
