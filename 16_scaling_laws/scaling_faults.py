@@ -68,7 +68,7 @@ def _a_larger_run_is_foretold(helper, caller):
 
 def _the_rate_falls_to_its_end(helper, caller):
     """From step to step, whatever the length; half of it is left in the middle, and nearly none at the end."""
-    for steps in (50, 150):
+    for steps in (50, 120):
         _, rates = caller.train(steps)
         if len(rates) != steps or any(later >= rate for rate, later in itertools.pairwise(rates)):
             i = next((i for i in range(1, len(rates)) if rates[i] >= rates[i - 1]), 0)
@@ -80,7 +80,7 @@ def _the_rate_falls_to_its_end(helper, caller):
 
 def _each_length_is_a_training_of_its_own(helper, caller):
     """What a curve says of a length is what a training of that length ends with."""
-    with _with(caller, LENGTHS=(50, 150), SEEDS=(4, 7)):
+    with _with(caller, LENGTHS=(50, 100), SEEDS=(4,)):
         found = caller.curve()
         for length, mean in zip(caller.LENGTHS, found, strict=True):
             wanted = np.mean([caller.train(length, seed)[0][length] for seed in caller.SEEDS])
@@ -151,26 +151,31 @@ FAULTS = [
         example=True,
     ),
     Fault(
-        name="the fit's objective is a mean, and not over delta squared: it is so small that the search ends at once",
+        name="the fit's objective is a mean, and not over delta squared: it is so small that the search's usual bounds "
+        "end it early",
         changes=[
             Change(
                 """
                 lambda some: objective(whole(some), log_x, log_loss, delta) / delta**2,
                 start[free],
                 jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / delta**2,
+                method="L-BFGS-B",
+                options={"maxiter": 2000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-8, "maxcor": 20},
                 """,
                 """
                 lambda some: objective(whole(some), log_x, log_loss, delta) / len(log_loss),
                 start[free],
                 jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / len(log_loss),
+                method="L-BFGS-B",
+                options={"maxiter": 2000, "maxfun": 10_000, "maxcor": 20},
                 """,
             )
         ],
-        symptom="The law is not the one that the runs were made by, even where they have no chance in them.",
-        hints=["Is the law that is found the one with the least objective?", "When does a search end?"],
+        symptom="By its own measure the law that it finds is not the best one.",
+        hints=["How small is the objective where a search ends, and how small could it be?", "When does a search end?"],
         seen_in="marin-community/marin#749: a search that ended early because its objective was small; changed there. "
         "Besiroglu et al. 2024 found it in Chinchilla's fit.",
-        evidence=evidence.three_parts,
+        evidence=evidence.searched,
     ),
     Fault(
         name="tokens are steps times rows: a row's length is forgotten",
@@ -192,7 +197,7 @@ FAULTS = [
     Fault(
         name="the embedding is in N: narrow models look larger than they are",
         changes=[Change("return counted.total - counted.embedding", "return counted.total", in_caller=True)],
-        symptom="The law fits the runs less well than chance allows, and larger models are not what it says.",
+        symptom="A larger model is better than the law says.",
         hints=["Which models are off, and in which direction?", "Of what is a narrow model made?"],
         seen_in="formll/resolving-scaling-law-discrepancies#1: what of the vocabulary is counted; discussed there.",
         evidence=evidence.law,
@@ -409,7 +414,7 @@ FAULTS = [
         ],
         symptom="By its own deviation its exponents are sure. Another study's are others.",
         hints=["How far apart are studies, and how far does it expect them to be?", "Which losses are off together?"],
-        seen_in="allenai/OLMo-core#554 is a cousin: samples for the deviation of a law's exponents; proposed there.",
+        seen_in="no thread: planted because a list of runs is what is at hand.",
         evidence=evidence.spreads,
         holds=_a_sample_is_of_what_one_chance_drew,
     ),
