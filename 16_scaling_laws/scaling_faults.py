@@ -142,7 +142,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="The more it reads, the better it becomes, but by no power law, and short trainings are poor.",
+        symptom="Short trainings end poorly, and longer ones gain more than they can.",
         hints=["What is the learning rate at the last step of each training?", "On what does a cosine's end depend?"],
         seen_in="paiml/entrenar#277: a cosine whose steps were not those of the run; fixed there. Hoffmann et al. 2022 "
         "name it as what misled Kaplan et al.",
@@ -243,12 +243,16 @@ FAULTS = [
         changes=[
             Change(
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                 rates.append(optimizer.param_groups[0]["lr"])
                 optimizer.step()
                 scheduler.step()
                 """,
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                     scheduler.step()
                 rates.append(optimizer.param_groups[0]["lr"])
@@ -403,8 +407,7 @@ FAULTS = [
         evidence=evidence.budgets,
     ),
     Fault(
-        name="runs are drawn one by one, though those of a width and a seed share their chance: the deviation is too "
-        "small",
+        name="runs are drawn one by one, though those of a width and a seed share their chance: the deviations are wrong",
         changes=[
             Change(
                 'groups.setdefault((row["width"], row["seed"]), []).append(row)',
@@ -412,7 +415,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="By its own deviation its exponents are sure. Another study's are others.",
+        symptom="From study to study its exponents do not vary as it says.",
         hints=["How far apart are studies, and how far does it expect them to be?", "Which losses are off together?"],
         seen_in="no thread: planted because a list of runs is what is at hand.",
         evidence=evidence.spreads,
@@ -427,11 +430,11 @@ FAULTS = [
         evidence=evidence.counted,
     ),
     Fault(
-        name="the first pass counts as a repetition: a text that is read once is worth less than it is",
+        name="the first pass counts as a repetition: a text that is read once is worth more than its tokens",
         changes=[
             Change("repeats = max(tokens / unique - 1, 0.0)", "repeats = tokens / unique"),
         ],
-        symptom="A text that was read once is worth more than its tokens.",
+        symptom="Half a text is worth more than it has tokens.",
         hints=["What are half an epoch and one epoch worth?", "How many repetitions has one epoch?"],
         seen_in="no thread: planted because epochs and repetitions differ by one.",
         evidence=evidence.repeated,
@@ -507,7 +510,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="The longer it is trained, the less it gains by it.",
+        symptom="The plot of its learning rate has a kink.",
         hints=["What is the rate near the end?", "Does it fall to its last step?"],
         seen_in="EleutherAI/gpt-neox#1008: a rate that was cut off at its least, and a wrong decay; fixed there.",
         evidence=evidence.trained,
@@ -517,7 +520,7 @@ FAULTS = [
         name="nothing: the patient is healthy. One run is a tenth too high; Huber's loss passes it by, and a mean of "
         "residuals does not",
         changes=[],
-        symptom="In one place the law is off by more than chance allows, and by four times its usual error.",
+        symptom="In one place the law is off by far more than elsewhere.",
         hints=["How many runs are in that mean, and how far is each off?", "Is the law off, or a run?"],
         seen_in="no thread: planted because a law that passes a run by looks like a bad fit.",
         evidence=evidence.law,
@@ -562,12 +565,16 @@ FAULTS = [
         changes=[
             Change(
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                 rates.append(optimizer.param_groups[0]["lr"])
                 optimizer.step()
                 scheduler.step()
                 """,
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                     scheduler.step()
                 rates.append(optimizer.param_groups[0]["lr"])
