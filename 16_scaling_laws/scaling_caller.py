@@ -19,8 +19,8 @@ WIDTHS, SEEDS = (32, 64, 112, 192, 320), (0, 1, 2)
 STEPS = (200, 400, 800, 1600, 3200, 6400)
 LARGE = (640, 0, 51200)  # width, seed and steps of the run that is foretold
 
-RATE, LEAST, PAIRS, PARTS = 16.0, 0.0, 64, 2  # of `train`: peak, last share of it; pairs in a step; parts of a step
-LENGTHS = (50, 100, 200, 400)  # steps
+RATE, LEAST, PAIRS, PARTS = 32.0, 0.0, 64, 2  # of `train`: peak, last share of it; pairs in a step; parts of a step
+LENGTHS = (50, 100, 200)  # steps
 
 
 def shape(width):

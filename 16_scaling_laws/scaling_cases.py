@@ -70,8 +70,8 @@ def apart(found, wanted, of="", tolerance=1e-9, least=0.0):
 def laws_apart(found, law, tolerance=1e-5):
     """None if a law found is the one planted (floor, scales, exponents), else in words.
 
-    tolerance: of a constant's size. A fit ends where a step gains less than 1e-13 of the objective over delta squared:
-    its residuals are then some 1e-10, and constants that can hardly be told apart are off by up to 1e4 times as much.
+    tolerance: of a constant's size. L-BFGS ends where a step gains less than 2e-9 DELTA squared: residuals are then at
+    most some 4e-8, and constants that can hardly be told apart are off by some hundred times as much.
     """
     floor, scales, exponents = law
     for name, one, other in (

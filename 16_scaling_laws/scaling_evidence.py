@@ -29,25 +29,21 @@ def law(helper, caller):
     return Evidence("\n".join([*lines, "", *_forecasts(caller, found)]), _curves(caller, rows, found))
 
 
-def three_parts(helper, caller):
-    """Laws of the whole study, and of parts of it."""
+def searched(helper, caller):
+    """Laws that were found, and how small the objective is there and could be."""
     rows = caller.sweep()
-    lines = ["laws of the same runs, in this order, from last to first, and in an order by chance"]
-    orders = {"first to last": rows, "last to first": rows[::-1]}
-    orders["by chance"] = [rows[i] for i in np.random.default_rng(0).permutation(len(rows))]
-    lines.append(_row("", ["floor", "scale N", "exponent", "scale D", "exponent"]))
-    lines += [_row(name, _five(caller.law_of(some))) for name, some in orders.items()]
-    lines += ["", "laws of runs that have no chance in them: they are a law, exactly"]
-    for constants in (
-        (1.69, (406.4, 410.7), (0.34, 0.28)),
-        (0.8, (20.0, 5000.0), (0.2, 0.6)),
-        (2.5, (5e4, 3.0), (0.9, 0.12)),
-    ):
-        n, d = (axis.ravel() for axis in np.meshgrid(np.geomspace(1e5, 3e9, 7), np.geomspace(2e6, 1e11, 9)))
-        given = scaling.Law(*constants)
-        lines.append(_row("  in truth", _five(given)))
-        lines.append(_row("  found", _five(helper.fit(given(n, d), n, d))))
-    return Evidence("\n".join(["\n".join(lines), "", law(helper, caller).text]))
+    loss, n, d = caller.columns(rows)
+    some = {"all runs": slice(None), "every second": slice(0, None, 2), "every third": slice(0, None, 3)}
+    lines = ["laws of the runs, and of parts of them: the sum of Huber's loss over delta squared, at the law that the"]
+    lines.append("program finds, and where a search from there on ends that goes on for long")
+    lines.append(_row("", ["floor", "exp. N", "exp. D", "there", "at the end", "floor", "exp. N", "exp. D"]))
+    for name, part in some.items():
+        here = helper.fit(loss[part], n[part], d[part])
+        end = scaling.fit(loss[part], n[part], d[part], near=scaling.Law(here.floor, here.scales, here.exponents))
+        at = [_objective(it, loss[part], n[part], d[part]) for it in (here, end)]
+        cells = [[f"{it.floor:.4f}", *(f"{exponent:.4f}" for exponent in it.exponents)] for it in (here, end)]
+        lines.append(_row(name, [*cells[0], *(f"{it:.3f}" for it in at), *cells[1]]))
+    return Evidence("\n".join([*lines, "", law(helper, caller).text]))
 
 
 def compute(helper, caller):
@@ -210,16 +206,19 @@ def repeated(helper, caller):
     lines.append(_row("epochs", epochs, 9))
     cells = [helper.worth_of_repeats(it * 1e6, 1e6) / 1e6 for it in epochs]
     lines.append(_row("worth in millions, fresh", [f"{it:.3f}" for it in cells], 9))
-    found = caller.law_of(caller.sweep())
-    lines.append(_row("loss of width 320", [f"{float(found(caller.size(320), it * 1e6)):.3f}" for it in cells], 9))
-    fresh = [float(found(caller.size(320), it * 1e6)) for it in epochs]
-    lines.append(_row("  if all were fresh", [f"{it:.3f}" for it in fresh], 9))
+    n = source.parameters(320)
+    lines.append(_row("loss of width 320, in truth", [f"{source.true_loss(n, it * 1e6):.3f}" for it in cells], 9))
+    lines.append(_row("  if all were fresh", [f"{source.true_loss(n, it * 1e6):.3f}" for it in epochs], 9))
     return Evidence("\n".join(lines))
 
 
 def both_costs(helper, caller):
     """Counts, and what budgets buy."""
     return Evidence("\n\n".join([counted(helper, caller).text, budgets(helper, caller).text]))
+
+
+def _objective(found, loss, n, d):
+    return float(scaling.huber(np.log(found(n, d) / loss)).sum() / scaling.DELTA**2)
 
 
 def _best(budget):
@@ -237,7 +236,8 @@ def _possible(budget):
 def _constants(found):
     lines = [_row("the law", ["floor", "scale N", "exponent", "scale D", "exponent"])]
     lines.append(_row("by the program", _five(found)))
-    return [*lines, _row("in truth", _five(scaling.Law(source.FLOOR, source.SCALES, source.EXPONENTS)))]
+    lines.append(_row("in truth", _five(scaling.Law(source.FLOOR, source.SCALES, source.EXPONENTS))))
+    return [*lines, "in truth N is all parameters but the embedding, and D all tokens that were read"]
 
 
 def _five(found):

@@ -68,7 +68,7 @@ def _a_larger_run_is_foretold(helper, caller):
 
 def _the_rate_falls_to_its_end(helper, caller):
     """From step to step, whatever the length; half of it is left in the middle, and nearly none at the end."""
-    for steps in (50, 150):
+    for steps in (50, 120):
         _, rates = caller.train(steps)
         if len(rates) != steps or any(later >= rate for rate, later in itertools.pairwise(rates)):
             i = next((i for i in range(1, len(rates)) if rates[i] >= rates[i - 1]), 0)
@@ -80,7 +80,7 @@ def _the_rate_falls_to_its_end(helper, caller):
 
 def _each_length_is_a_training_of_its_own(helper, caller):
     """What a curve says of a length is what a training of that length ends with."""
-    with _with(caller, LENGTHS=(50, 150), SEEDS=(4, 7)):
+    with _with(caller, LENGTHS=(50, 100), SEEDS=(4,)):
         found = caller.curve()
         for length, mean in zip(caller.LENGTHS, found, strict=True):
             wanted = np.mean([caller.train(length, seed)[0][length] for seed in caller.SEEDS])
@@ -142,7 +142,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="The more it reads, the better it becomes, but by no power law, and short trainings are poor.",
+        symptom="Short trainings end poorly, and longer ones gain more than they can.",
         hints=["What is the learning rate at the last step of each training?", "On what does a cosine's end depend?"],
         seen_in="paiml/entrenar#277: a cosine whose steps were not those of the run; fixed there. Hoffmann et al. 2022 "
         "name it as what misled Kaplan et al.",
@@ -150,13 +150,13 @@ FAULTS = [
         holds=_the_rate_falls_to_its_end,
     ),
     Fault(
-        name="the fit's objective is a mean, and not over delta squared: it is so small that the search ends at once",
+        name="the fit's objective is a mean, and not over DELTA squared: it is so small that the search ends early",
         changes=[
             Change(
                 """
-                lambda some: objective(whole(some), log_x, log_loss, delta) / delta**2,
+                lambda some: objective(whole(some), log_x, log_loss, delta) / DELTA**2,
                 start[free],
-                jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / delta**2,
+                jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / DELTA**2,
                 """,
                 """
                 lambda some: objective(whole(some), log_x, log_loss, delta) / len(log_loss),
@@ -165,11 +165,11 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="The law is not the one that the runs were made by, even where they have no chance in them.",
-        hints=["Is the law that is found the one with the least objective?", "When does a search end?"],
+        symptom="By its own measure the law that it finds is not the best one.",
+        hints=["How small is the objective where a search ends, and how small could it be?", "When does a search end?"],
         seen_in="marin-community/marin#749: a search that ended early because its objective was small; changed there. "
         "Besiroglu et al. 2024 found it in Chinchilla's fit.",
-        evidence=evidence.three_parts,
+        evidence=evidence.searched,
         example=True,
     ),
     Fault(
@@ -192,7 +192,7 @@ FAULTS = [
     Fault(
         name="the embedding is in N: narrow models look larger than they are",
         changes=[Change("return counted.total - counted.embedding", "return counted.total", in_caller=True)],
-        symptom="The law fits the runs less well than chance allows, and larger models are not what it says.",
+        symptom="A larger model is better than the law says.",
         hints=["Which models are off, and in which direction?", "Of what is a narrow model made?"],
         seen_in="formll/resolving-scaling-law-discrepancies#1: what of the vocabulary is counted; discussed there.",
         evidence=evidence.law,
@@ -218,9 +218,9 @@ FAULTS = [
         changes=[
             Change(
                 """
-                lambda some: objective(whole(some), log_x, log_loss, delta) / delta**2,
+                lambda some: objective(whole(some), log_x, log_loss, delta) / DELTA**2,
                 start[free],
-                jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / delta**2,
+                jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / DELTA**2,
                 """,
                 """
                 lambda some: np.sum((np.exp(log_loss) * np.expm1(residuals(whole(some), log_x, log_loss))) ** 2),
@@ -238,12 +238,16 @@ FAULTS = [
         changes=[
             Change(
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                 rates.append(optimizer.param_groups[0]["lr"])
                 optimizer.step()
                 scheduler.step()
                 """,
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                     scheduler.step()
                 rates.append(optimizer.param_groups[0]["lr"])
@@ -398,8 +402,7 @@ FAULTS = [
         evidence=evidence.budgets,
     ),
     Fault(
-        name="runs are drawn one by one, though those of a width and a seed share their chance: the deviation is too "
-        "small",
+        name="runs are drawn one by one, though those of a width and a seed share their chance: the deviations are wrong",
         changes=[
             Change(
                 'groups.setdefault((row["width"], row["seed"]), []).append(row)',
@@ -407,9 +410,9 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="By its own deviation its exponents are sure. Another study's are others.",
+        symptom="From study to study its exponents do not vary as it says.",
         hints=["How far apart are studies, and how far does it expect them to be?", "Which losses are off together?"],
-        seen_in="allenai/OLMo-core#554 is a cousin: samples for the deviation of a law's exponents; proposed there.",
+        seen_in="no thread: planted because a list of runs is what is at hand.",
         evidence=evidence.spreads,
         holds=_a_sample_is_of_what_one_chance_drew,
     ),
@@ -422,11 +425,11 @@ FAULTS = [
         evidence=evidence.counted,
     ),
     Fault(
-        name="the first pass counts as a repetition: a text that is read once is worth less than it is",
+        name="the first pass counts as a repetition: a text that is read once is worth more than its tokens",
         changes=[
             Change("repeats = max(tokens / unique - 1, 0.0)", "repeats = tokens / unique"),
         ],
-        symptom="A text that was read once is worth more than its tokens.",
+        symptom="Half a text is worth more than it has tokens.",
         hints=["What are half an epoch and one epoch worth?", "How many repetitions has one epoch?"],
         seen_in="no thread: planted because epochs and repetitions differ by one.",
         evidence=evidence.repeated,
@@ -502,7 +505,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="The longer it is trained, the less it gains by it.",
+        symptom="The plot of its learning rate has a kink.",
         hints=["What is the rate near the end?", "Does it fall to its last step?"],
         seen_in="EleutherAI/gpt-neox#1008: a rate that was cut off at its least, and a wrong decay; fixed there.",
         evidence=evidence.trained,
@@ -512,7 +515,7 @@ FAULTS = [
         name="nothing: the patient is healthy. One run is a tenth too high; Huber's loss passes it by, and a mean of "
         "residuals does not",
         changes=[],
-        symptom="In one place the law is off by more than chance allows, and by four times its usual error.",
+        symptom="In one place the law is off by far more than elsewhere.",
         hints=["How many runs are in that mean, and how far is each off?", "Is the law off, or a run?"],
         seen_in="no thread: planted because a law that passes a run by looks like a bad fit.",
         evidence=evidence.law,
@@ -557,12 +560,16 @@ FAULTS = [
         changes=[
             Change(
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                 rates.append(optimizer.param_groups[0]["lr"])
                 optimizer.step()
                 scheduler.step()
                 """,
                 """
+                for _ in range(PARTS):
+                    x, y = source.pairs(PAIRS // PARTS, generator)
                     (F.cross_entropy(table[x], y) / PARTS).backward()
                     scheduler.step()
                 rates.append(optimizer.param_groups[0]["lr"])

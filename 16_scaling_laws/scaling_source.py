@@ -43,12 +43,13 @@ def measured(width, seed, steps, step):
 
 
 LOGITS = 1.5 * torch.randn(TOKENS, TOKENS, generator=torch.Generator().manual_seed(0))
+LIKELY = LOGITS.softmax(-1)  # what follows each token
 
 
 def pairs(n, generator):
     """n tokens, evenly drawn, and what follows each: (n,), (n,)."""
     x = torch.randint(TOKENS, (n,), generator=generator)
-    return x, torch.multinomial(LOGITS.softmax(-1)[x], 1, generator=generator)[:, 0]
+    return x, torch.multinomial(LIKELY[x], 1, generator=generator)[:, 0]
 
 
 @torch.no_grad()
