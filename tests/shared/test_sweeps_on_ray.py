@@ -141,6 +141,7 @@ def cluster():
         patch.setenv("RAY_enable_worker_prestart", "0")  # each worker is a Python that imports torch
         patch.setenv("RAY_prestart_worker_first_driver", "0")
         patch.setenv("RAY_worker_niceness", "0")  # else other tests on this machine go first
+        patch.setenv("RAY_worker_register_timeout_seconds", "600")  # and where they do, a worker is not given up
         ray_module()
         from ray.cluster_utils import Cluster
 
