@@ -1,9 +1,9 @@
 """What a sweep has left to do, and how long that may take by what is stored.
 
-lengths: 45 jobs, 44 done, 1 left
-1 with arm ALiBi; steps 8000; seed 2
-cost left: 8e+03 of 1.56e+05
-about 94 s of one core, as 44 runs of lengths took 29 min on ..., 1 thread; by 2 workers 47 s
+x: 4 jobs, 2 done, 2 left
+2 with arm "b"; steps 100, 300
+cost left: 400 of 800
+about 3 min of one worker, as 2 runs of x took 3 min on a slow one, 1 thread; by 8 at a time 100 s
 """
 
 import json
