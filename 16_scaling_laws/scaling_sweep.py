@@ -70,5 +70,6 @@ def sweep(name: str, jobs: list[dict]) -> Sweep:
 
 SWEEP = sweep("scaling_grid", jobs())
 SMALL = sweep("scaling_small", small(SWEEP.jobs))
+GRIDS = {"small": SMALL, "full": SWEEP}
 if __name__ == "__main__":
-    sys.exit(main({"small": SMALL, "full": SWEEP}))
+    sys.exit(main(GRIDS))
