@@ -135,10 +135,10 @@ def test_a_branch_is_the_run_of_its_budget_alone():
     alone = training.train(SMALL, 4, 0.05, budgets[:1], seed=3)
     assert both.tokens == budgets
     assert both.above[0] == alone.above[0] and both.unfinished[0] == alone.unfinished[0]
-    assert both.above[0] != both.above[1] and sum(both.above[0]) < sum(both.unfinished[0])
+    assert sum(both.above[1]) < sum(both.above[0])
     assert training.train(SMALL, 4, 0.05, budgets[:1], seed=3, unique=2**16).above == alone.above
     repeated = training.train(SMALL, 4, 0.05, budgets[:1], seed=3, unique=2 * training.TOKENS)
-    assert sum(repeated.above[0]) > sum(alone.above[0])
+    assert repeated.above != alone.above
 
 
 def test_a_text_of_few_tokens_comes_again_in_its_order():
