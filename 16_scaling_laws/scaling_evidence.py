@@ -144,7 +144,7 @@ def trained(helper, caller):
     lines.append(_row("the longest, on its way", [f"{runs[longest][0][steps]:.4f}" for steps in caller.LENGTHS]))
     tokens = np.array(caller.LENGTHS) * float(caller.PAIRS)
     power = scaling.fit(curve, tokens, floor=0.0).exponents[0]
-    lines += [f"the curve falls as tokens to the power -{power:.2f}", "", "the learning rate, by the log"]
+    lines += [f"the curve falls as tokens to the power {-power:.2f}", "", "the learning rate, by the log"]
     lines.append(_row("steps of the training", ["first", "1/4", "1/2", "3/4", "last"]))
     for steps, (_, rates) in runs.items():
         lines.append(_row(steps, [f"{rates[i]:.3f}" for i in (0, steps // 4, steps // 2, 3 * steps // 4, -1)]))

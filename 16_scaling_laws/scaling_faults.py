@@ -402,7 +402,7 @@ FAULTS = [
         evidence=evidence.budgets,
     ),
     Fault(
-        name="runs are drawn one by one, though those of a width and a seed share their chance: deviations are off",
+        name="runs are drawn one by one, though those of a width and a seed share chance: the deviations are wrong",
         changes=[
             Change(
                 'groups.setdefault((row["width"], row["seed"]), []).append(row)',
