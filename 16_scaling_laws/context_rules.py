@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 import numpy as np
 import scaling
-from real_context import AMOUNTS, JUDGES, LONG, PREFIXED, SINK, START, STARTS
+from real_context import AMOUNTS, BARE, JUDGES, LATER, LONG, SINK, START
 
 from shared.finding import Finding
 
@@ -27,7 +27,7 @@ FORMS: dict[str, Form] = {
 }
 FITTED = 64  # tokens of context that the fit sees at most
 PLACES = [(text, START) for text in JUDGES]
-LONG_PLACES = [(text, start) for text in LONG for start in STARTS]
+LONG_PLACES = [(text, LATER) for text in LONG]
 
 
 def found(rows: Rows, part: str, text: str, start: int, before: str = "") -> Mapping:
@@ -36,7 +36,7 @@ def found(rows: Rows, part: str, text: str, start: int, before: str = "") -> Map
     for row in rows:
         if wanted.items() <= row.items():
             return row["found"]
-    raise ValueError(f"no row of {part!r}, {text!r} from {start} on, before {before!r}: run the sweep")
+    raise ValueError(f"no row of {part!r}, {text!r} from {start} on, first {before!r}: run the sweep")
 
 
 def curves(
@@ -49,7 +49,7 @@ def curves(
 
 
 def errors(rows: Rows, form: str, since: int = 1, **which) -> np.ndarray:
-    """Predicted less measured nats beyond FITTED tokens, by a fit to `since` to FITTED tokens: (texts, amounts left)."""
+    """Predicted less measured nats beyond FITTED tokens, by a fit to `since` to FITTED tokens: (texts, amounts)."""
     x, y = curves(rows, **which)
     seen, left = (x >= since) & (x < FITTED + 1), x > FITTED + 1
     return np.array([FORMS[form](x[seen], each[seen])(x[left]) - each[left] for each in y])
@@ -75,21 +75,22 @@ def fall(rows: Rows, first: int, last: int, **which) -> np.ndarray:
     return (y[:, a] - y[:, b]) / (b - a)
 
 
-def rises(rows: Rows, part: str, before: str = "") -> np.ndarray:
+def rises(rows: Rows, part: str, before: str) -> np.ndarray:
     """How often of nine a doubling of the context makes the loss larger: (texts,)."""
     return (np.diff(curves(rows, part, before)[1], axis=1) > 0).sum(axis=1)
 
 
-def gain(rows: Rows, kind: str, amount: int = PREFIXED[-1]) -> np.ndarray:
+def gain(rows: Rows, kind: str) -> np.ndarray:
     """How many nats a prefix of a kind takes away: (texts,)."""
     rows = list(rows)
     each = [found(rows, "prefix", *place) for place in PLACES]
-    return np.array([it["near"] - it[f"{kind} {amount}"] for it in each])
+    return np.array([it["near"] - it[kind] for it in each])
 
 
 def of_the_first(rows: Rows) -> np.ndarray:
-    """How many nats the token between texts as the first takes away: (texts, amounts)."""
-    return curves(rows, before="")[1] - curves(rows)[1]
+    """How many nats the token between texts as the first takes away: (texts, amounts of BARE)."""
+    rows = list(rows)
+    return curves(rows, before="")[1] - curves(rows)[1][:, [AMOUNTS.index(it) for it in BARE]]
 
 
 class Rule(NamedTuple):
@@ -188,14 +189,14 @@ RULES = [
     ),
     Rule(
         "first",
-        "the same before 8 tokens or more: nats less or more, the mean over texts, for the amount where it is most",
-        lambda rows: np.abs(of_the_first(rows)[:, AMOUNTS.index(8) :].mean(axis=0)).max(),
+        "the same before 8 and before 512 tokens: nats less or more, the mean over texts, the larger of the two",
+        lambda rows: np.abs(of_the_first(rows)[:, 1:].mean(axis=0)).max(),
         {"at_most": 0.1},
     ),
     Rule(
         "position",
         "of nine doublings, those by which the loss rises along one pass, the mean over texts",
-        lambda rows: rises(rows, "position").mean(),
+        lambda rows: rises(rows, "position", "").mean(),
         {"at_least": 2},
     ),
     Rule(

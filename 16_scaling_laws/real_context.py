@@ -21,11 +21,12 @@ from shared.tiny_lm import TinyLM
 TRIED, JUDGES, LONG = OWN[:3], OWN[6:], ("docs", "code")  # for rules to be made by; that judge; of 9,000 tokens
 AMOUNTS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 LONGER = (*AMOUNTS, 1024, 2048)
-START, STARTS = 512, (2400, 5600)  # where the tokens to predict begin, in our texts and in long ones
+BARE = (1, 8, 512)  # amounts that are read without a first token, too
+PREFIXED = 512  # tokens of context that are a prefix and the NEAR
+START, LATER = 512, 2400  # where the tokens to predict begin, in our texts and in long ones
 TARGETS = 128  # how many there are
 NEAR, ROWS = 8, 16  # tokens of a target's own that stand behind a prefix; rows in one pass
 KINDS = ("own", "shuffled", "other")  # of prefixes
-PREFIXED = (64, 512)  # amounts of context that are a prefix and the NEAR
 SINK = "<|endoftext|>"  # what stands between two texts in training
 
 
