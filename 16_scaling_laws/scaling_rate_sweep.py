@@ -8,7 +8,7 @@ import sys
 from scaling_training import train
 from scaling_world import world
 
-from shared.sweeps import Sweep, main
+from shared.sweeps import Sweep, main, stored
 
 MOST = {"steep": 2**21, "flat": 2**21, "stories": 2**20}  # tokens
 WIDTHS = {"steep": (4, 6, 8, 12, 16, 24, 32, 48, 64), "flat": (4, 8, 16, 32, 64), "stories": (8, 16, 32, 64)}
@@ -31,17 +31,24 @@ def rates(name: str, width: int) -> tuple[float, ...]:
 def run(job: dict) -> dict:
     """Nats per token above the floor at each budget, finished and not."""
     found = train(world(job["world"]), job["width"], job["rate"], budgets(job["most"]), job["seed"])
-    return {"above": _rounded(found.above), "unfinished": _rounded(found.unfinished)}
+    return {"above": rounded(found.above), "unfinished": rounded(found.unfinished)}
 
 
-def _rounded(table: list[list[float]]) -> list[list[float]]:
+def rounded(table: list[list[float]]) -> list[list[float]]:
+    """Numbers as they are stored."""
     return [[round(part, 5) for part in parts] for parts in table]
 
 
-def cost(job: dict) -> float:
-    """About its seconds."""
-    per_token = 5e-6 + 2.7e-7 * job["width"] if job["world"] != "stories" else 2e-5 + 2.7e-7 * job["width"]
-    return 1.4 * job["most"] * per_token
+def seconds(name: str, width: int, most: int) -> float:
+    """About what a run up to a budget takes on one core."""
+    fixed = 2e-5 if name == "stories" else 5e-6  # a token, at width 0
+    return 1.4 * most * (fixed + 2.7e-7 * width)
+
+
+def rate_rows(name: str) -> list[dict]:
+    """The stored runs of a world, with the budgets of each."""
+    rows, _ = stored(SWEEP.results)
+    return [row | {"budgets": budgets(row["most"])} for row in rows if row["world"] == name]
 
 
 JOBS = [
@@ -56,7 +63,7 @@ SWEEP = Sweep(
     run,
     jobs=JOBS,
     quick=[{"world": "steep", "width": 4, "rate": 0.08, "seed": 0, "most": LEAST}],
-    cost=cost,
+    cost=lambda job: seconds(job["world"], job["width"], job["most"]),
     tolerance={"above": 0.02, "unfinished": 0.05},
 )
 if __name__ == "__main__":
