@@ -2,29 +2,25 @@
 
     rows, how = stored(real_context_sweep.SWEEP.results)
     x, y = curves(rows)                 # tokens of context, (10,), and nats, (8, 10): a text each
-    errors(rows, "a line")              # predicted less measured beyond FITTED tokens, (8, 3)
+    errors(rows, LINE)                  # predicted less measured beyond FITTED tokens, (8, 3)
     found = findings(rows)              # {"forms": [Finding, ...], "convex": ..., "floor": ..., ...}
 
 Bounds come from three texts that do not judge, "letter", "recipe" and "hearing", and were written before the stored
 run; that of the long texts comes from the same three. Each form is fitted to a text's curve up to FITTED tokens.
 """
 
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import scaling
 from real_context import AMOUNTS, BARE, JUDGES, LATER, LONG, SINK, START
+from scaling_trial import FLOORED, FORMS, LINE, POWER
 
 from shared.finding import Finding
 
 Rows = Iterable[Mapping]
-Form = Callable[[np.ndarray, np.ndarray], scaling.Line | scaling.Law]
-FORMS: dict[str, Form] = {
-    "a line": scaling.line,
-    "a power": lambda x, loss: scaling.fit(loss, x, floor=0.0),
-    "a floor and a power": lambda x, loss: scaling.fit(loss, x),
-}
 FITTED = 64  # tokens of context that the fit sees at most
 PLACES = [(text, START) for text in JUDGES]
 LONG_PLACES = [(text, LATER) for text in LONG]
@@ -51,8 +47,19 @@ def curves(
 def errors(rows: Rows, form: str, since: int = 1, **which) -> np.ndarray:
     """Predicted less measured nats beyond FITTED tokens, by a fit to `since` to FITTED tokens: (texts, amounts)."""
     x, y = curves(rows, **which)
-    seen, left = (x >= since) & (x < FITTED + 1), x > FITTED + 1
-    return np.array([FORMS[form](x[seen], each[seen])(x[left]) - each[left] for each in y])
+    left = x > FITTED + 1
+    return np.array([fitted(form, x, each, since)(x[left]) - each[left] for each in y])
+
+
+def fitted(form: str, x: np.ndarray, y: np.ndarray, since: int = 1) -> scaling.Line | scaling.Law:
+    """A form, fitted to the amounts from `since` to FITTED tokens."""
+    seen = (x >= since) & (x < FITTED + 1)
+    return _fit(form, tuple(x[seen].tolist()), tuple(y[seen].tolist()))
+
+
+@functools.cache
+def _fit(form: str, x: tuple[float, ...], y: tuple[float, ...]) -> scaling.Line | scaling.Law:
+    return FORMS[form](np.array(x), np.array(y))
 
 
 def nearest(rows: Rows, name: str, **how) -> int:
@@ -64,8 +71,7 @@ def nearest(rows: Rows, name: str, **how) -> int:
 def floors(rows: Rows, since: int = 1) -> np.ndarray:
     """The floor that is fitted to each text from `since` tokens on: (texts,)."""
     x, y = curves(rows)
-    seen = (x >= since) & (x < FITTED + 1)
-    return np.array([scaling.fit(each[seen], x[seen]).floor for each in y])
+    return np.array([fitted(FLOORED, x, each, since).floor for each in y])
 
 
 def fall(rows: Rows, first: int, last: int, **which) -> np.ndarray:
@@ -106,31 +112,31 @@ RULES = [
     Rule(
         "forms",
         "a line in log context, fitted to 1 to 64 tokens: predicted less measured nats at 512, where it is least wrong",
-        lambda rows: errors(rows, "a line")[:, -1].max(),
+        lambda rows: errors(rows, LINE)[:, -1].max(),
         {"at_most": -0.8},
     ),
     Rule(
         "forms",
         "the same, fitted to 4 to 64 tokens, the mean over texts",
-        lambda rows: errors(rows, "a line", since=4)[:, -1].mean(),
+        lambda rows: errors(rows, LINE, since=4)[:, -1].mean(),
         {"at_most": -0.4},
     ),
     Rule(
         "forms",
         "a power without a floor, fitted to 1 to 64 tokens: the same, where it is least wrong",
-        lambda rows: errors(rows, "a power")[:, -1].max(),
+        lambda rows: errors(rows, POWER)[:, -1].max(),
         {"at_most": -0.25},
     ),
     Rule(
         "forms",
         "of eight texts, those where a floor and a power is nearest at 512 tokens",
-        lambda rows: nearest(rows, "a floor and a power"),
+        lambda rows: nearest(rows, FLOORED),
         {"at_least": 5},
     ),
     Rule(
         "forms",
         "of eight texts, those where the line is nearest, fitted to 1 to 64 or to 4 to 64 tokens: the more of the two",
-        lambda rows: max(nearest(rows, "a line", since=since) for since in (1, 4)),
+        lambda rows: max(nearest(rows, LINE, since=since) for since in (1, 4)),
         {"at_most": 1},
     ),
     Rule(
@@ -160,7 +166,7 @@ RULES = [
     Rule(
         "floor",
         "a floor and a power: nats off at 512 tokens, in the text where it is worst",
-        lambda rows: np.abs(errors(rows, "a floor and a power")[:, -1]).max(),
+        lambda rows: np.abs(errors(rows, FLOORED)[:, -1]).max(),
         {"at_most": 0.8},
     ),
     Rule(
@@ -208,7 +214,7 @@ RULES = [
     Rule(
         "long",
         "long texts, a line fitted to 1 to 64 tokens: predicted less measured nats at 2,048, where it is least wrong",
-        lambda rows: errors(rows, "a line", places=LONG_PLACES)[:, -1].max(),
+        lambda rows: errors(rows, LINE, places=LONG_PLACES)[:, -1].max(),
         {"at_most": -0.8},
     ),
 ]
