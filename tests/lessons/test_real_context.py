@@ -174,7 +174,7 @@ def test_each_rule_can_fail():
     """Each is met by one of these curves and controls, and missed by another."""
     straight = lambda x, text: 7 - 0.5 * np.log(x)  # noqa: E731
     steep = lambda x, text: 2 + 5 / x  # noqa: E731
-    broken = lambda x, text: 4 * x**-0.1 + 3 * x**-1.5  # noqa: E731
+    broken = lambda x, text: 5 - 0.3 * np.log(x) + 3 * (x < 2)  # noqa: E731
     wild = lambda x, text: 3 + (-1.0) ** np.arange(len(x)) * np.linspace(1, 2, len(x))  # noqa: E731
     flipped = {"own": 0.0, "shuffled": 0.5, "other": 1.0}
     late = rows(bare=0.0)
