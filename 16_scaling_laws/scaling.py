@@ -173,8 +173,8 @@ def fit(
 
     loss, and x for each term: (runs,). floor: None if it is to be found, else held there; 0 is a power law without one.
     near: the only start, instead of a grid of 9 (one term) or 27 (two): for samples of runs that were fitted already.
-    Raises ValueError for runs that are fewer than the law's constants, for losses and x that are not above 0, and for
-    a floor that is not below every loss.
+    Raises ValueError for runs that are fewer than the law's constants, for losses and x that are not above 0, for a
+    floor that is not below every loss, and for `near` with other terms, or with no floor where it is to be found.
     """
     k = len(x)
     free = [i for i in range(2 * k + 1) if i or floor is None]
@@ -183,7 +183,7 @@ def fit(
         raise ValueError(f"floor {floor} with a loss of {np.min(loss):.4g}: expected 0 or more, and below every loss")
     log_x, log_loss = np.log(np.stack(x)), np.log(loss)
     middle = log_x.mean(axis=1)  # logs count from their mean, so that scales and exponents can be told apart
-    starts = _starts(k, loss, floor) if near is None else [_theta(near, middle)]
+    starts = _starts(k, loss, floor) if near is None else [_theta(near, middle, floor)]
     found = [_descend(start, free, log_x - middle[:, None], log_loss, delta) for start in starts]
     theta = min(found, key=lambda theta: objective(theta, log_x - middle[:, None], log_loss, delta))
     alpha = theta[k + 1 :]
@@ -201,9 +201,13 @@ def _starts(k: int, loss: np.ndarray, floor: float | None) -> list[np.ndarray]:
     ]
 
 
-def _theta(law: Law, middle: np.ndarray) -> np.ndarray:
-    """A law's constants as `log_terms` takes them, of logs that count from `middle`."""
-    return np.array([_log(law.floor), *(np.log(law.scales) - law.exponents * middle), *law.exponents])
+def _theta(law: Law, middle: np.ndarray, floor: float | None) -> np.ndarray:
+    """A law's constants as `log_terms` takes them, of logs that count from `middle`; with a floor that is held."""
+    if len(law.scales) != len(middle) or (floor is None and law.floor <= 0):
+        what = f"near a law of {len(law.scales)} terms with floor {law.floor:g}"
+        raise ValueError(f"{what}: expected {len(middle)} terms, and a floor above 0 where it is to be found")
+    e = _log(law.floor if floor is None else floor)
+    return np.array([e, *(np.log(law.scales) - law.exponents * middle), *law.exponents])
 
 
 def _log(floor: float) -> float:
@@ -212,7 +216,7 @@ def _log(floor: float) -> float:
 
 def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np.ndarray, delta: float) -> np.ndarray:
     """Where L-BFGS comes to from a start, of the free constants. It stops when a step gains little beside 1, and the
-    objective near its minimum is 1e-5 and less: so it is given the objective over delta squared."""
+    objective near its minimum is 1e-5 and less: so it is given the objective over DELTA squared."""
 
     def whole(some):
         theta = start.copy()
@@ -220,11 +224,10 @@ def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np
         return theta
 
     found = minimize(
-        lambda some: objective(whole(some), log_x, log_loss, delta) / delta**2,
+        lambda some: objective(whole(some), log_x, log_loss, delta) / DELTA**2,
         start[free],
-        jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / delta**2,
+        jac=lambda some: gradient(whole(some), log_x, log_loss, delta)[free] / DELTA**2,
         method="L-BFGS-B",
-        options={"maxiter": 2000, "maxfun": 10_000, "ftol": 1e-13, "gtol": 1e-8, "maxcor": 20},
     )
     return whole(found.x)
 
@@ -301,7 +304,7 @@ def worth_of_repeats(tokens: float, unique: float, half_life: float = 15.4) -> f
     """How many fresh tokens `tokens` are worth, if only `unique` of them differ (Muennighoff et al. 2023, equation 5).
 
     Each repetition is worth less than the one before: unique (1 + R (1 - exp(-r / R))), r repetitions, R the half_life.
-    4 epochs: 3.72 times `unique`; without end 1 + R times. Raises ValueError for no tokens.
+    4 epochs: 3.73 times `unique`; without end 1 + R times. Raises ValueError for no tokens.
     """
     if min(tokens, unique, half_life) <= 0:
         raise ValueError(f"tokens {tokens}, unique {unique}, half_life {half_life}: expected numbers above 0")

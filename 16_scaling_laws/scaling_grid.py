@@ -63,12 +63,6 @@ class Grid:
         kept = [i for i, budget in enumerate(self.budgets) if least <= budget <= most]
         return Grid(self.world, self.widths, tuple(self.budgets[i] for i in kept), self.above[:, kept])
 
-    def runs(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Loss, parameters and tokens of all runs, (runs,) each."""
-        n, d = np.meshgrid(self.n, self.budgets, indexing="ij")
-        run = np.isfinite(self.above)
-        return self.loss[run], n[run], d[run]
-
     @property
     def curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each width its budgets in operations, rising, and its losses."""
@@ -97,8 +91,9 @@ class Grid:
         return flops[inner], loss[inner], which[inner]
 
 
-def grids(rows: Iterable[dict], name: str) -> dict[int, Grid]:
-    """The grid of each seed of a world. A row has a world, a width, a seed, budgets, and `above`, in parts for each."""
+def grids(rows: Iterable[dict], name: str, field: str = "above") -> dict[int, Grid]:
+    """The grid of each seed of a world. A row has a world, a width, a seed, budgets, and for each budget `above`, in
+    parts. field: "unfinished" for what was read off at the constant rate."""
     rows = [row for row in rows if row["world"] == name]
     widths = tuple(sorted({row["width"] for row in rows}))
     budgets = tuple(sorted({budget for row in rows for budget in row["budgets"]}))
@@ -107,7 +102,7 @@ def grids(rows: Iterable[dict], name: str) -> dict[int, Grid]:
         above = np.full((len(widths), len(budgets)), np.nan)
         for row in rows:
             if row["seed"] == seed:
-                for budget, parts in zip(row["budgets"], row["above"], strict=True):
+                for budget, parts in zip(row["budgets"], row[field], strict=True):
                     above[widths.index(row["width"]), budgets.index(budget)] = np.mean(parts)
         result[seed] = Grid(name, widths, budgets, above)
     return result

@@ -1,6 +1,6 @@
 """Which learning rate is best for each size and budget? Seed 0, which judges nothing else.
 
-python scaling_rate_sweep.py --workers 2        # 50 minutes of one core
+python scaling_rate_sweep.py --workers 2        # 70 minutes of one core
 """
 
 import sys
@@ -14,6 +14,8 @@ MOST = {"steep": 2**21, "flat": 2**21, "stories": 2**20}  # tokens
 WIDTHS = {"steep": (4, 6, 8, 12, 16, 24, 32, 48, 64), "flat": (4, 8, 16, 32, 64), "stories": (8, 16, 32, 64)}
 LEAST = 2**16
 RATES = tuple(0.32 / 2**i for i in range(9))  # 0.32 to 0.00125
+LONG = {16: 2**23, 24: 2**23, 32: 2**23, 48: 2**22, 64: 2**22}  # of `steep`: what the largest budgets of compute need
+LONG_RATES = (0.005, 0.0025)
 TRIED = {"steep": 5, "flat": 5, "stories": 4}  # of them for each size
 
 
@@ -56,6 +58,11 @@ JOBS = [
     for name, widths in WIDTHS.items()
     for width in widths
     for rate in rates(name, width)
+]
+JOBS += [
+    {"world": "steep", "width": width, "rate": rate, "seed": 0, "most": most}
+    for width, most in LONG.items()
+    for rate in LONG_RATES
 ]
 SWEEP = Sweep(
     __file__,

@@ -7,8 +7,8 @@ python scaling_sweep.py --grid full --ray           # on all cores; --ray ADDRES
 
 import sys
 
+from scaling_rate_sweep import MOST, rate_rows, rounded, seconds
 from scaling_rate_sweep import SWEEP as RATES
-from scaling_rate_sweep import rate_rows, rounded, seconds
 from scaling_rates import best_rates, by_rate
 from scaling_training import train
 from scaling_world import WORLDS, world
@@ -26,28 +26,50 @@ def run(job: dict) -> dict:
 
 def jobs() -> list[dict]:
     """One run for each width and rate, along all budgets at which that rate is the width's best."""
+    best = {name: best_rates(rate_rows(name)) for name in WORLDS}
     return [
-        {"world": name, "width": width, "rate": rate, "budgets": budgets, "seed": seed}
+        {
+            "world": name,
+            "width": width,
+            "rate": rate,
+            "budgets": [it for it in budgets if it <= MOST[name]],
+            "seed": seed,
+        }
         for name in WORLDS
-        for (width, rate), budgets in by_rate(best_rates(rate_rows(name))).items()
+        for (width, rate), budgets in by_rate(best[name]).items()
         for seed in SEEDS
+        if budgets[0] <= MOST[name]
     ]
 
 
-def is_small(job: dict) -> bool:
-    """Whether a job belongs to the small grid."""
-    return job["world"] == "steep" and job["width"] in (4, 8, 16, 32) and job["budgets"][-1] <= 2**18
+SMALL_WIDTHS, SMALL_MOST = (4, 8, 16, 32), 2**18  # of the world `steep`, by one seed
 
 
-SWEEP = Sweep(
-    __file__,
-    "scaling_grid",
-    run,
-    jobs=jobs(),
-    quick=[{"world": "steep", "width": 4, "rate": 0.08, "budgets": [2**16], "seed": 1}],
-    cost=lambda job: seconds(job["world"], job["width"], job["budgets"][-1]),
-    tolerance={"above": 0.02, "unfinished": 0.05},
-    files=(RATES.results,),
-)
+def small(jobs: list[dict]) -> list[dict]:
+    """The part of the grid that takes minutes."""
+    return [
+        job
+        for job in jobs
+        if job["world"] == "steep" and job["width"] in SMALL_WIDTHS and job["budgets"][-1] <= SMALL_MOST
+    ]
+
+
+def sweep(name: str, jobs: list[dict]) -> Sweep:
+    """The sweep of these jobs."""
+    return Sweep(
+        __file__,
+        name,
+        run,
+        jobs=jobs,
+        quick=[{"world": "steep", "width": 4, "rate": 0.08, "budgets": [2**16], "seed": 1}],
+        cost=lambda job: seconds(job["world"], job["width"], job["budgets"][-1]),
+        tolerance={"above": 0.02, "unfinished": 0.05},
+        files=(RATES.results,),
+    )
+
+
+SWEEP = sweep("scaling_grid", jobs())
+SMALL = sweep("scaling_small", small(SWEEP.jobs))
+GRIDS = {"small": SMALL, "full": SWEEP}
 if __name__ == "__main__":
-    sys.exit(main(SWEEP))
+    sys.exit(main(GRIDS))

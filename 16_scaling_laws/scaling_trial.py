@@ -4,12 +4,14 @@ x, loss = axes(grid)["compute"]
 errors = held_out(x, loss, share=0.1)           # {"line in the log": -0.02, ...}: forecast minus run, nats per token
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import numpy as np
 import scaling
 from scaling_grid import LEAST, Grid
+from scaling_rate_sweep import budgets
+from scaling_rates import best_rates
 
 LINE, POWER, FLOORED = "line in the log", "power law", "floor and power law"
 FORMS: dict[str, Callable] = {
@@ -50,3 +52,84 @@ def held_out(axis: Axis, share: float = SHARE) -> dict[str, float]:
     was found there, nats per token."""
     known = axis.below(share * axis.x[-1])
     return {name: float(fit(*known)(axis.x[-1]) - axis.loss[-1]) for name, fit in FORMS.items()}
+
+
+# ---- Chinchilla's three ways, and the surface
+
+
+def groups(grids: list[Grid], embeddings: bool = False) -> list[np.ndarray]:
+    """Loss, parameters and tokens of the runs, (3, runs), one array for each seed and width: they share a training, so
+    they are drawn together. embeddings: count them."""
+    result = []
+    for grid in grids:
+        counts = [count.total if embeddings else count.blocks for count in grid.counts]
+        for n, loss in zip(counts, grid.loss, strict=True):
+            run = np.isfinite(loss)
+            result.append(np.stack([loss[run], np.full(run.sum(), n), np.array(grid.budgets)[run]]))
+    return result
+
+
+def surface(chosen: list[np.ndarray], near: scaling.Law | None = None) -> scaling.Law:
+    """L = E + A / N^alpha + B / D^beta through groups of runs."""
+    loss, n, d = np.concatenate(chosen, axis=1)
+    return scaling.fit(loss, n, d, near=near)
+
+
+def constants(law: scaling.Law) -> np.ndarray:
+    """E, A, B, alpha, beta."""
+    return np.array([law.floor, *law.scales, *law.exponents])
+
+
+def slope(x: np.ndarray, y: np.ndarray) -> float:
+    """The exponent of y as a power of x, by least squares of the logarithms."""
+    return float(np.polyfit(np.log(x), np.log(y), 1)[0])
+
+
+def valleys(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Budgets of compute along the frontier that show a valley, and the size at the bottom of each."""
+    found = []
+    for flops in grid.frontier()[0]:
+        n, loss = grid.iso_flop(flops)
+        near = np.abs(np.log(n / n[loss.argmin()])) <= np.log(8)
+        try:
+            found.append((flops, scaling.valley(n[near], loss[near])[0]))
+        except ValueError:  # fewer than three sizes, or no valley
+            continue
+    return np.array(found).T
+
+
+def three_ways(grid: Grid) -> dict[str, float]:
+    """The exponent a of the best size, N* ~ C^a, by each of Chinchilla's ways."""
+    flops, _, which = grid.frontier()
+    alpha, beta = surface(groups([grid])).exponents
+    return {
+        "the frontier": slope(flops, grid.n[which]),
+        "the valleys": slope(*valleys(grid)),
+        "the surface": beta / (alpha + beta),
+    }
+
+
+# ---- controls
+
+
+def repeated(rows: Iterable[dict], unique: int) -> Axis:
+    """Runs on text that repeats after `unique` tokens: budgets, and for seeds 1 to 3 (0 chose the rates) nats per
+    token above the floor, (seeds, budgets)."""
+    rows = [row | {"budgets": budgets(row["most"])} for row in rows if row["unique"] == unique]
+    best = best_rates(row for row in rows if row["seed"] == 0)
+    found = {
+        (row["seed"], budget): np.mean(parts)
+        for row in rows
+        for budget, parts in zip(row["budgets"], row["above"], strict=True)
+        if row["rate"] == best[row["width"], budget]
+    }
+    x = budgets(rows[0]["most"])
+    return Axis(np.array(x), np.array([[found[seed, budget] for budget in x] for seed in (1, 2, 3)]))
+
+
+def at_one_rate(rows: Iterable[dict], budget: int) -> np.ndarray:
+    """Runs of all widths at one rate: nats per token above the floor at a budget, (seeds, widths)."""
+    rows = [row for row in rows if row["unique"] is None]
+    found = {(row["seed"], row["width"]): np.mean(row["above"][budgets(row["most"]).index(budget)]) for row in rows}
+    seeds, widths = (sorted({key[i] for key in found}) for i in (0, 1))
+    return np.array([[found[seed, width] for width in widths] for seed in seeds])

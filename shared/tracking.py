@@ -55,8 +55,11 @@ class Run:
 
 
 @contextmanager
-def track(name: str, config: dict[str, Any] | None = None, project: str = "llm-the-hard-way") -> Iterator[Run]:
-    """Record a run called `name`, with its settings `config`, for as long as the block lasts.
+def track(
+    name: str, config: dict[str, Any] | None = None, project: str = "llm-the-hard-way", group: str | None = None
+) -> Iterator[Run]:
+    """Record a run called `name`, with its settings `config`, for as long as the block lasts. group: of runs that
+    wandb shows together, such as a sweep's.
 
     The environment decides where it goes:
 
@@ -72,7 +75,7 @@ def track(name: str, config: dict[str, Any] | None = None, project: str = "llm-t
     ValueError: WANDB_MODE is none of the three, or is `online` and wandb knows no key. OSError: the folder cannot be
     made; a ConnectionError if wandb's server does not answer.
     """
-    run = Run(name, _start(name, config, project))
+    run = Run(name, _start(name, config, project, group))
     exit_code = 1
     try:
         yield run
@@ -81,7 +84,7 @@ def track(name: str, config: dict[str, Any] | None = None, project: str = "llm-t
         run._finish(exit_code)
 
 
-def _start(name: str, config: dict[str, Any] | None, project: str) -> Any:
+def _start(name: str, config: dict[str, Any] | None, project: str, group: str | None) -> Any:
     """Start wandb's own run."""
     mode = wandb_mode()
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # read at wandb's import: no crash reports
@@ -109,6 +112,7 @@ def _start(name: str, config: dict[str, Any] | None, project: str) -> Any:
     try:
         return wandb.init(
             project=project,
+            group=group,
             name=name,
             config=config,
             mode=mode,

@@ -4,7 +4,7 @@
 
     SWEEP = Sweep(__file__, "depth", run, jobs=[...], quick=[...])
     if __name__ == "__main__":
-        sys.exit(main(SWEEP))                          # python depth_sweep.py --workers 2
+        sys.exit(main(SWEEP))                          # python depth_sweep.py --workers 2, or --ray auto
 
     rows, how = stored(depth_sweep.SWEEP.results)      # in the notebook
 
@@ -12,8 +12,12 @@ Each finished job is a file in results/depth.jobs, so a sweep that was stopped g
 they become results/depth.json. Of the rows that stand there, those stay that today's code made, or was verified to make
 the same (--verify); all others are run again.
 
-Read in this order: `sweep` (jobs), `files` (what is stored), `workers` (processes), `again` (--verify), `command`.
-`rates` picks an arm's best learning rate.
+A script with several lists of jobs gives them names: GRIDS = {"small": Sweep(...), "full": Sweep(...)}, main(GRIDS),
+python depth_sweep.py --grid full. Each has a file of its own.
+
+Read in this order: `sweep` (jobs), `files` (what is stored), `plan` (what is left: --dry-run), `workers` (processes),
+`on_ray` (machines: --ray), `tracked` (--track), `again` (--verify), `command`. `rates` picks an arm's best learning
+rate.
 """
 
 from shared.sweeps.command import main, start

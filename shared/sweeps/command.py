@@ -1,39 +1,85 @@
-"""A sweep's command line: start it or go on, try it, or verify what is stored."""
+"""A sweep's command line: see what is left to do, start it or go on, try it, or verify what is stored."""
 
 import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import AbstractContextManager, closing, nullcontext
 from functools import partial
 
 from shared.sweeps.again import differences, sample, values
-from shared.sweeps.files import collect, current_record, finished, is_current, keep, store, stored_record
+from shared.sweeps.files import collect, keep, store, stored_record
+from shared.sweeps.plan import duration, left, plan
 from shared.sweeps.sweep import Sweep, key
 from shared.sweeps.workers import attempt, in_processes
 
 STOPPED = 130  # the shell's exit status for what Ctrl-C ended
 
 
-def main(sweep: Sweep, over: Callable = in_processes) -> int:
+def main(sweep: Sweep | dict[str, Sweep], over: Callable = in_processes) -> int:
     """Do what the command line asks. Returns the exit status: 0, or 1 if a job failed or differs, or STOPPED.
 
-    over: runs jobs as `shared.sweeps.workers.in_processes` does.
+    sweep: one, or a script's grids by name, of which --grid chooses; without it, --dry-run, --quick and --verify take
+    all in turn. over: runs jobs as `shared.sweeps.workers.in_processes` does. Raises ValueError if two grids have one
+    name, and so one file.
     """
-    parser = argparse.ArgumentParser(description=f"{len(sweep.jobs)} jobs, stored in {sweep.results.name}")
-    parser.add_argument("--workers", type=int, default=1, help="processes, one thread each")
-    parser.add_argument("--quick", action="store_true", help="try the whole path in seconds and write nothing")
-    parser.add_argument("--verify", type=int, nargs="?", const=8, metavar="N", help="run N stored jobs again (8)")
-    asked = parser.parse_args()
-    if min(asked.workers, 1 if asked.verify is None else asked.verify) < 1:
-        parser.error("--workers and --verify: expected at least 1")
+    grids = sweep if isinstance(sweep, dict) else {"": sweep}
+    if len({it.name for it in grids.values()}) < len(grids):
+        raise ValueError(f"grids {list(grids)} have names {[it.name for it in grids.values()]}: expected each once")
+    asked = _asked(grids)
+    chosen = [grids[asked.grid]] if asked.grid else list(grids.values())
     try:
-        if asked.quick:
-            return try_out(sweep)
-        return verify(sweep, asked.verify, asked.workers, over) if asked.verify else start(sweep, asked.workers, over)
+        return max(_do(it, asked, over, list(grids.values())) for it in chosen)
     except KeyboardInterrupt:
         print("\nstopped; what is finished is kept: start again to go on")
         return STOPPED
+
+
+def _asked(grids: dict[str, Sweep]) -> argparse.Namespace:
+    """What the command line says, if it can be done."""
+    jobs = " or ".join(f"{len(it.jobs)} jobs, stored in {it.results.name}" for it in grids.values())
+    parser = argparse.ArgumentParser(description=jobs)
+    parser.set_defaults(grid="")
+    if len(grids) > 1:
+        parser.add_argument("--grid", choices=grids, help="which jobs: to start, one must be named")
+    where, what = parser.add_mutually_exclusive_group(), parser.add_mutually_exclusive_group()
+    where.add_argument("--workers", type=int, default=1, metavar="N", help="processes here, one thread each (1)")
+    where.add_argument("--ray", nargs="?", const="local", metavar="ADDRESS", help="on Ray: here, or a cluster's")
+    what.add_argument("--dry-run", action="store_true", help="say what is left and how long it may take")
+    what.add_argument("--quick", action="store_true", help="try the whole path in seconds and write nothing")
+    what.add_argument("--verify", type=int, nargs="?", const=8, metavar="N", help="run N stored jobs again (8)")
+    parser.add_argument("--track", action="store_true", help="log each finished job to Weights & Biases")
+    asked = parser.parse_args()
+    if min(asked.workers, 1 if asked.verify is None else asked.verify) < 1:
+        parser.error("--workers and --verify: expected at least 1")
+    starts = not (asked.dry_run or asked.quick or asked.verify)
+    if len(grids) > 1 and starts and not asked.grid:
+        parser.error(f"--grid: expected one of {', '.join(grids)}")
+    if asked.track and not starts:
+        parser.error("--track: only what is started is logged")
+    return asked
+
+
+def _do(sweep: Sweep, asked: argparse.Namespace, over: Callable, grids: list[Sweep]) -> int:
+    """Do with one sweep what the command line asks. Returns the exit status."""
+    if asked.quick:
+        return try_out(sweep)
+    with _pool(sweep, asked, over) as (over, workers):
+        if asked.verify:
+            return verify(sweep, asked.verify, workers, over)
+        print(*plan(sweep, workers, grids), sep="\n")
+        return 0 if asked.dry_run else start(sweep, workers, over, asked.track)
+
+
+def _pool(sweep: Sweep, asked: argparse.Namespace, over: Callable) -> AbstractContextManager[tuple[Callable, int]]:
+    """What runs jobs, and how many at a time."""
+    if asked.ray is None:
+        return nullcontext((over, asked.workers))
+    from shared.sweeps import on_ray  # Ray may not be installed
+
+    if asked.dry_run and asked.ray == "local":
+        return nullcontext((over, on_ray.workers_here(sweep)))
+    return on_ray.joined(sweep, asked.ray)
 
 
 def try_out(sweep: Sweep) -> int:
@@ -47,20 +93,20 @@ def try_out(sweep: Sweep) -> int:
     return int(len(rows) < len(outcomes))
 
 
-def start(sweep: Sweep, workers: int = 1, over: Callable = in_processes) -> int:
-    """Run the jobs that are not done, and store all rows when none is left. Returns the exit status."""
-    done = {sweep.key_of(row) for row in current_record(sweep)["rows"]} | finished(sweep).keys()
-    todo = [job for job in sweep.jobs if key(job) not in done]
-    print(f"{sweep.name}: {len(sweep.jobs) - len(todo)} of {len(sweep.jobs)} jobs are done")
-    if sweep.results.exists() and not is_current(sweep):
-        print("the stored rows were made by other code and are run again (--verify keeps them if a sample agrees)")
-    failed = 0
+def start(sweep: Sweep, workers: int = 1, over: Callable = in_processes, track: bool = False) -> int:
+    """Run the jobs that are not done, and store all rows when none is left. Returns the exit status.
+
+    track: log each to Weights & Biases, too; what cannot be logged is reported, and kept like the others.
+    """
+    todo, failed = left(sweep), 0
     for job, outcome in _outcomes(sweep, todo, workers, over):
         if "error" in outcome:
             failed += 1
             _report("FAILED", job, outcome["error"])
         else:
             keep(sweep, job, outcome)
+            if track:
+                _log(sweep, outcome["row"])
     if failed:
         print(f"{failed} of {len(todo)} jobs failed; the others are kept: start again to run only these")
         return 1
@@ -108,8 +154,18 @@ def _outcomes(sweep: Sweep, jobs: list[dict], workers: int, over: Callable) -> I
         for done, (job, outcome) in enumerate(outcomes, 1):
             yield job, outcome
             through += sweep.cost(job)
-            left = (time.monotonic() - begun) * (whole / through - 1)
-            print(f"\r{done}/{len(jobs)} jobs, {left:.0f} s left   ", end="" if done < len(jobs) else "\n", flush=True)
+            to_go = duration((time.monotonic() - begun) * (whole / through - 1))
+            print(f"\r{done}/{len(jobs)} jobs, {to_go} left   ", end="" if done < len(jobs) else "\n", flush=True)
+
+
+def _log(sweep: Sweep, row: dict) -> None:
+    """Log a row to Weights & Biases."""
+    from shared.sweeps.tracked import log_run  # not before it is asked for
+
+    try:
+        log_run(sweep, row)
+    except (OSError, ValueError) as error:
+        _report("NOT TRACKED", sweep.job_of(row), str(error))
 
 
 def _report(what: str, job: dict, words: str) -> None:

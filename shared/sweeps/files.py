@@ -17,11 +17,15 @@ def stored(path: Path) -> tuple[list[dict], str]:
     """The rows of a results file, and a line that says how they were made."""
     record = _read(path)
     how = "; ".join(
-        f"{made['rows']} runs, {made['seconds'] / 60:.0f} minutes on {made['hardware'] or 'hardware not noted'}, "
-        f"{made['threads']} thread{'s' * (made['threads'] > 1)}, {made['date']}"
+        f"{made['rows']} runs, {made['seconds'] / 60:.0f} minutes on {machine(made)}, {made['date']}"
         for made in record["made"]
     )
     return record["rows"], f"{record['command']}: {how}"
+
+
+def machine(made: dict) -> str:
+    """What runs were made on: the hardware, and how many threads."""
+    return f"{made['hardware'] or 'hardware not noted'}, {made['threads']} thread{'s' * (made['threads'] > 1)}"
 
 
 def is_current(sweep: Sweep) -> bool:

@@ -61,9 +61,13 @@ class Sweep:
         """The names that jobs have."""
         return {name for job in self.jobs for name in job}
 
+    def job_of(self, row: dict) -> dict:
+        """The job that a row is of."""
+        return {name: value for name, value in row.items() if name in self.fields}
+
     def key_of(self, row: dict) -> str:
         """The key of the job that a row is of."""
-        return key({name: value for name, value in row.items() if name in self.fields})
+        return key(self.job_of(row))
 
 
 def key(job: dict) -> str:

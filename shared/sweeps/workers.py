@@ -1,9 +1,10 @@
 """Run a list of jobs in other processes, one thread each; a job that fails, or kills its process, stops no other.
+A job whose process is killed is run again, TRIES times in all.
 
     for job, outcome in in_processes(partial(attempt, run), jobs, workers=2):
         outcome        # {"row": {...}, "seconds": 1.2, "made": {...}}, or {"error": "what went wrong"}
 
-Whatever yields such pairs, in any order, can take the place of `in_processes` in a sweep: Ray, for example.
+Whatever yields such pairs, in any order, can take the place of `in_processes` in a sweep, as `on_ray` does.
 """
 
 import json
@@ -13,6 +14,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from multiprocessing.connection import Connection, wait
 
 import torch
@@ -20,6 +22,7 @@ import torch
 from shared.provenance import provenance
 
 SPAWN = multiprocessing.get_context("spawn")  # a fresh Python, on every system
+TRIES = 3  # for a job whose process dies: it may not be the job's fault
 
 
 def attempt(run: Callable[[dict], dict], job: dict, device: str = "cpu") -> dict:
@@ -43,18 +46,22 @@ def attempt(run: Callable[[dict], dict], job: dict, device: str = "cpu") -> dict
 def in_processes(call: Callable[[dict], dict], jobs: list[dict], workers: int) -> Iterator[tuple[dict, dict]]:
     """Yield (job, call(job)) as the jobs are done, at most `workers` of them at a time.
 
-    call: a function that a fresh Python can import. A process that dies is an {"error": ...} for the job that it had,
-    and is replaced. A worker waits until its last job was taken. Leaving the loop, by Ctrl-C too, ends the processes.
+    call: a function that a fresh Python can import. A process that dies is replaced, and its job is the next to run; an
+    {"error": ...} if that was its last try. A worker waits until its last job was taken. Leaving the loop, by Ctrl-C
+    too, ends the processes.
     """
-    waiting, busy = deque(jobs), {}  # busy: connection -> (process, job)
+    waiting, busy = deque((job, 1) for job in jobs), {}  # (job, which try); busy: connection -> (process, job, try)
     try:
         for _ in range(min(workers, len(jobs))):
             _hand_out(waiting, busy, *_start(call))
         while busy:
             for pipe in wait(list(busy)):
-                process, job = busy.pop(pipe)
+                process, job, tried = busy.pop(pipe)
                 outcome = _received(pipe, process)
-                yield job, outcome
+                if outcome is None and tried < TRIES:
+                    waiting.appendleft((job, tried + 1))
+                else:
+                    yield job, outcome or {"error": f"its process ended {tried} times, exit status {process.exitcode}"}
                 if not waiting:
                     pipe.close()
                 elif process.is_alive():
@@ -62,7 +69,7 @@ def in_processes(call: Callable[[dict], dict], jobs: list[dict], workers: int) -
                 else:
                     _hand_out(waiting, busy, *_start(call))
     finally:
-        for process, _ in busy.values():
+        for process, *_ in busy.values():
             process.terminate()
             process.join()
 
@@ -78,17 +85,19 @@ def _start(call: Callable[[dict], dict]) -> tuple[Connection, multiprocessing.Pr
 
 def _hand_out(waiting: deque, busy: dict, pipe: Connection, process: multiprocessing.Process) -> None:
     """Send the next job that waits."""
-    busy[pipe] = process, waiting.popleft()
-    pipe.send(busy[pipe][1])
+    job, tried = waiting.popleft()
+    busy[pipe] = process, job, tried
+    with suppress(ConnectionError):  # a process that has just died is noticed when its answer is looked for
+        pipe.send(job)
 
 
-def _received(pipe: Connection, process: multiprocessing.Process) -> dict:
-    """What came of the job that the process had."""
+def _received(pipe: Connection, process: multiprocessing.Process) -> dict | None:
+    """What came of the job that the process had; None if the process ended before that."""
     try:
         return pipe.recv()
     except (EOFError, ConnectionError):
         process.join()
-        return {"error": f"its process ended with exit status {process.exitcode}"}
+        return None
 
 
 def _work(pipe: Connection, call: Callable[[dict], dict]) -> None:

@@ -19,6 +19,7 @@ from shared.smollm2 import INSTALL, is_installed
 from shared.sweeps import Sweep, best_rate, is_current, main, start, stored
 from shared.sweeps.again import difference, sample, values
 from shared.sweeps.command import STOPPED, verify
+from shared.sweeps.plan import plan
 from shared.sweeps.sweep import key
 
 TOY = """
@@ -38,7 +39,7 @@ def run(job):
         threading.Event().wait()
     if how == "raise":
         raise ArithmeticError("no such square")
-    if how == "exit":
+    if how == "exit" or how == "exit once" and Path(__file__).with_name("ran").read_text().split().count("2") < 2:
         os._exit(3)
     return {"square": job["i"] ** 2}
 
@@ -123,19 +124,26 @@ def test_interrupted_and_resumed(toy):
 
 
 def test_a_job_that_fails_stops_no_other(toy, monkeypatch, capsys):
-    """One raises, one takes its process with it: both are named, the three others are kept, the status is 1."""
+    """One raises, one takes its process with it, each time: both are named, three are kept, the status is 1."""
     monkeypatch.setenv("JOB_1", "raise")
     monkeypatch.setenv("JOB_2", "exit")
     assert start(toy.sweep, workers=2) == 1
     said = capsys.readouterr().out
     assert 'FAILED {"i": 1}' in said and "ArithmeticError: no such square" in said
-    assert 'FAILED {"i": 2}' in said and "exit status 3" in said and "2 of 5 jobs failed" in said
-    assert sorted(toy.ran) == [0, 1, 2, 3, 4] and len(toy.underway) == 3 and not toy.sweep.results.exists()
+    assert 'FAILED {"i": 2}' in said and "ended 3 times, exit status 3" in said and "2 of 5 jobs failed" in said
+    assert sorted(toy.ran) == [0, 1, 2, 2, 2, 3, 4] and len(toy.underway) == 3 and not toy.sweep.results.exists()
     monkeypatch.delenv("JOB_1")
     monkeypatch.delenv("JOB_2")
     assert start(toy.sweep, over=here) == 0
     assert toy.ran == [1, 2] and sorted(toy.record["rows"], key=lambda row: row["i"]) == ROWS
     assert sum(made["rows"] for made in toy.record["made"]) == 5 and toy.record["made"][0]["threads"] == 1
+
+
+def test_the_job_of_a_process_that_died_is_run_again(toy, monkeypatch):
+    monkeypatch.setenv("JOB_2", "exit once")
+    assert start(toy.sweep, workers=2) == 0
+    assert sorted(toy.ran) == [0, 1, 2, 2, 3, 4]
+    assert sorted(toy.record["rows"], key=lambda row: row["i"]) == ROWS
 
 
 @pytest.mark.parametrize("result", [{"i": 1}, {"loss": math.nan}, {"loss": torch.ones(1)}, None])
@@ -168,7 +176,7 @@ def test_only_new_jobs_run(toy):
     assert [made["rows"] for made in toy.record["made"]] == [5, 2]
 
 
-def test_other_code_is_run_again(toy, monkeypatch, capsys):
+def test_other_code_is_run_again(toy, monkeypatch):
     """What was finished or stored before the code changed is not mixed with what comes after; a comment is free."""
     monkeypatch.setenv("JOB_4", "raise")
     start(toy.sweep, over=here)
@@ -180,9 +188,8 @@ def test_other_code_is_run_again(toy, monkeypatch, capsys):
     assert is_current(toy.sweep) and start(toy.sweep, over=here) == 0 and toy.ran == []
     toy.script.write_text(TOY)
     assert not is_current(toy.sweep)
-    capsys.readouterr()
+    assert any("made by other code" in line for line in plan(toy.sweep, workers=1))
     assert start(toy.sweep, over=here) == 0 and toy.ran == [0, 1, 2, 3, 4] and toy.record["rows"] == ROWS
-    assert "made by other code" in capsys.readouterr().out
 
 
 def test_verified(toy, capsys):
@@ -316,42 +323,47 @@ SWEEPS = [path for lesson in LESSONS for path in sorted((ROOT / lesson.folder).g
 
 
 @pytest.fixture(params=SWEEPS, ids=lambda path: path.stem)
-def sweep(request):
-    """A lesson's sweep."""
-    return importlib.import_module(request.param.stem).SWEEP
+def sweeps(request):
+    """A lesson's sweep, or all grids of its script."""
+    script = vars(importlib.import_module(request.param.stem))
+    return [*script["GRIDS"].values()] if "GRIDS" in script else [script["SWEEP"]]
 
 
 def test_there_are_sweeps():
     assert len(SWEEPS) >= 4
 
 
-def test_a_lessons_rows_are_those_of_its_jobs(sweep):
+def test_a_lessons_rows_are_those_of_its_jobs(sweeps):
     """Each job once, each row within what a making says it made."""
-    record = json.loads(sweep.results.read_text(encoding="utf-8"))
-    assert sorted(map(sweep.key_of, record["rows"])) == sorted(map(key, sweep.jobs))
-    assert sum(made["rows"] for made in record["made"]) == len(sweep.jobs)
-    assert all({"code", "seconds", "date", "versions", "threads", "hardware"} <= made.keys() for made in record["made"])
+    for sweep in sweeps:
+        record = json.loads(sweep.results.read_text(encoding="utf-8"))
+        assert sorted(map(sweep.key_of, record["rows"])) == sorted(map(key, sweep.jobs))
+        assert sum(made["rows"] for made in record["made"]) == len(sweep.jobs)
+        known = {"code", "seconds", "date", "versions", "threads", "hardware"}
+        assert all(known <= made.keys() for made in record["made"])
 
 
-def test_a_lessons_rows_are_of_todays_code(sweep):
-    assert is_current(sweep), (
-        f"{sweep.results.name} was made by other code. `make verify` runs a sample again: if it agrees, the rows stay; "
-        f"if not, run {sweep.script}"
-    )
+def test_a_lessons_rows_are_of_todays_code(sweeps):
+    for sweep in sweeps:
+        assert is_current(sweep), (
+            f"{sweep.results.name} was made by other code. `make verify` runs a sample again: if it agrees, the rows "
+            f"stay; if not, run {sweep.script}"
+        )
 
 
-def test_a_lessons_sweep_runs(sweep, monkeypatch, capsys):
+def test_a_lessons_sweep_runs(sweeps, monkeypatch, capsys):
     """The whole path in seconds, all arms; finite numbers; nothing written."""
-    if ROOT / "shared" / "smollm2.py" in code_files(Path(sweep.script)) and not is_installed():
-        pytest.skip(f"the real model is not installed: {INSTALL}")
-    before = sweep.results.read_bytes()
     monkeypatch.setattr(sys, "argv", ["sweep.py", "--quick"])
-    assert main(sweep) == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert len(rows) == len(sweep.quick) and not sweep.underway.exists()
-    for job in sweep.quick:
-        assert any(real.keys() <= job.keys() for real in sweep.jobs)
-    assert sweep.results.read_bytes() == before
+    for sweep in sweeps:
+        if ROOT / "shared" / "smollm2.py" in code_files(Path(sweep.script)) and not is_installed():
+            pytest.skip(f"the real model is not installed: {INSTALL}")
+        before = sweep.results.read_bytes()
+        assert main(sweep) == 0
+        rows = json.loads(capsys.readouterr().out)
+        assert len(rows) == len(sweep.quick) and not sweep.underway.exists()
+        for job in sweep.quick:
+            assert any(real.keys() <= job.keys() for real in sweep.jobs)
+        assert sweep.results.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -67,12 +67,12 @@ def items(pairs) -> dict:
 
 
 def read(path: Path) -> SimpleNamespace:
-    """Name, project, config, rows and exit code (None: never finished) of a run's file."""
-    run = SimpleNamespace(rows=[], config={}, name=None, project=None, exit_code=None)
+    """Name, group, project, config, rows and exit code (None: never finished) of a run's file."""
+    run = SimpleNamespace(rows=[], config={}, name=None, group=None, project=None, exit_code=None)
     for record in records(path):
         kind = record.WhichOneof("record_type")
         if kind == "run":
-            run.name, run.project = record.run.display_name, record.run.project
+            run.name, run.group, run.project = record.run.display_name, record.run.run_group, record.run.project
             run.config |= items(record.run.config.update)
         elif kind == "history":
             run.rows.append(items(record.history.item))
@@ -153,13 +153,14 @@ def calls(folder, monkeypatch) -> dict:
 
 
 def test_run_reads_back_from_its_own_file(folder):
-    """Offline is the default; name, project, config and every row are in wandb/ here, as in memory."""
+    """Offline is the default; name, group, project, config and every row are in wandb/ here, as in memory."""
     config = {"lr": 3e-3, "widths": [8, 16], "note": "ünïcode"}
-    with track("04-scale-sweep", config, project="attention") as run:
+    with track("04-scale-sweep", config, project="attention", group="scale") as run:
         for step in range(600):  # more than one block of the file
             run.log(loss=1 / (step + 1), step=step)
     stored = only_run(folder)
-    assert (stored.name, stored.project, stored.config) == ("04-scale-sweep", "attention", config)
+    assert (stored.name, stored.group, stored.project) == ("04-scale-sweep", "scale", "attention")
+    assert stored.config == config
     assert len(stored.rows) == 600 and stored.rows == run.history
     assert run.history[1] == {"loss": 0.5, "step": 1}
     assert stored.exit_code == 0
