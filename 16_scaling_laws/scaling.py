@@ -216,7 +216,7 @@ def _log(floor: float) -> float:
 
 def _descend(start: np.ndarray, free: list[int], log_x: np.ndarray, log_loss: np.ndarray, delta: float) -> np.ndarray:
     """Where L-BFGS comes to from a start, of the free constants. It stops when a step gains little beside 1, and the
-    objective near its minimum is 1e-5 and less: so it is given the objective over DELTA squared."""
+    objective near its minimum is 1e-4 and less: so it is given the objective over DELTA squared."""
 
     def whole(some):
         theta = start.copy()
