@@ -110,7 +110,7 @@ COUNT_CHECKS = [
         about=["forward_flops"],
     ),
     Check(
-        "a longer context costs more by four operations for a token, a number of the stream and a layer",
+        "a longer context costs 4 d_model operations more for each token of it and each layer",
         _check_context,
         "Which products does attention take, and how long are their sums?",
         about=["forward_flops"],

@@ -4,8 +4,11 @@ Each function takes a patient's helper and caller and returns Evidence. What a t
 from `scaling_source`, not from the patient.
 """
 
+import itertools
+
 import numpy as np
 import scaling
+import scaling_caller as healthy
 import scaling_source as source
 from matplotlib.figure import Figure
 
@@ -35,7 +38,7 @@ def searched(helper, caller):
     loss, n, d = caller.columns(rows)
     some = {"all runs": slice(None), "every second": slice(0, None, 2), "every third": slice(0, None, 3)}
     lines = ["laws of the runs, and of parts of them: the sum of Huber's loss over delta squared, at the law that the"]
-    lines.append("program finds, and where a search from there on ends that goes on for long")
+    lines.append("program finds, and where a longer search from there ends")
     lines.append(_row("", ["floor", "exp. N", "exp. D", "there", "at the end", "floor", "exp. N", "exp. D"]))
     for name, part in some.items():
         here = helper.fit(loss[part], n[part], d[part])
@@ -128,7 +131,13 @@ def budgets(helper, caller):
         n, d = helper.optimum(found, budget)
         cells += [f"{n:.3g}", f"{source.true_loss(n, d):.3f}", f"{_best(budget)[0]:.3g}", f"{_possible(budget):.3f}"]
         lines.append(_row(f"{budget:.0e}", cells, 12))
-    lines += ["", "by the law: FLOPs are 6 N D. In truth: with any width, all products counted", "", *_constants(found)]
+    lines += [
+        "",
+        "by runs: costs are as the program counts them. By the law: FLOPs are 6 N D, and the loss beside a size is the",
+        "true one of that size and its tokens. In truth: with any width, all products counted",
+        "",
+        *_constants(found),
+    ]
     return Evidence("\n".join(lines))
 
 
@@ -144,18 +153,21 @@ def trained(helper, caller):
     lines.append(_row("the longest, on its way", [f"{runs[longest][0][steps]:.4f}" for steps in caller.LENGTHS]))
     tokens = np.array(caller.LENGTHS) * float(caller.PAIRS)
     power = scaling.fit(curve, tokens, floor=0.0).exponents[0]
-    lines += [f"the curve falls as tokens to the power {-power:.2f}", "", "the learning rate, by the log"]
+    lines += [f"the curve goes as tokens to the power {-power:+.2f}", "", "the learning rate, by the log"]
     lines.append(_row("steps of the training", ["first", "1/4", "1/2", "3/4", "last"]))
     for steps, (_, rates) in runs.items():
         lines.append(_row(steps, [f"{rates[i]:.3f}" for i in (0, steps // 4, steps // 2, 3 * steps // 4, -1)]))
     figure = Figure(figsize=(7.2, 3), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for steps, (_, rates) in runs.items():
+    for steps, (_, rates) in reversed(runs.items()):  # the shortest on top
         left.plot(range(1, steps + 1), rates, label=f"{steps} steps")
     left.set(xlabel="step", ylabel="learning rate", ylim=(0, None))
     left.legend(fontsize=7)
     right.loglog(tokens, curve, color=WORKING, marker="o")
-    right.set(xlabel="tokens", ylabel="nats above the floor")
+    right.set(xlabel="tokens", ylabel="nats above the floor", ylim=(0.01, 0.2))
+    right.set_xticks(tokens, [f"{it:,.0f}" for it in tokens])
+    right.set_yticks(heights := [0.01, 0.02, 0.05, 0.1, 0.2], heights)
+    right.minorticks_off()
     return Evidence("\n".join(lines), figure)
 
 
@@ -180,23 +192,34 @@ def resumed(helper, caller):
 def spreads(helper, caller):
     """How far the exponents may be off, by the program, and how far they are off in studies with other seeds."""
     rows = caller.sweep()
-    lines = ["the law's exponents: deviations by the program's samples, and in 24 studies with other seeds"]
+    lines = [
+        "the law's exponents and their deviations: by the program's own samples, and from study to study, in 96 studies"
+    ]
+    lines.append(
+        "with other seeds. One study has few widths and seeds, so that its own samples tell a deviation roughly: below,"
+    )
+    lines.append("the least and the most that a healthy program finds in 8 of those studies")
     lines.append(_row("", ["of N", "deviation", "of D", "deviation"], 13))
     lines.append(_row("by the program", _pair(caller.law_of(rows).exponents, caller.spread(rows)), 13))
-    jobs = [(width, steps) for width in (32, 64, 112, 192, 320) for steps in (200, 400, 800, 1600, 3200, 6400)]
-    d = np.array([steps * 20.0 * 96 for _, steps in jobs] * 3)
-    n = np.array([float(source.parameters(width)) for width, _ in jobs] * 3)
-    near, others = scaling.Law(source.FLOOR, source.SCALES, source.EXPONENTS), []
-    for first in range(100, 172, 3):
-        loss = [source.measured(w, first + i, steps, (20, 96)) for i in range(3) for w, steps in jobs]
-        others.append(scaling.fit(np.array(loss), n, d, near=near).exponents)
-    lines.append(_row("other studies", _pair(np.mean(others, axis=0), np.array(others)), 13))
+    near = scaling.Law(source.FLOOR, source.SCALES, source.EXPONENTS)
+    studies = [_study(first) for first in range(100, 388, 3)]
+    others = np.array([scaling.fit(*healthy.columns(each), near=near).exponents for each in studies])
+    lines.append(_row("from study to study", _pair(others.mean(axis=0), others), 13))
+    own = np.array([healthy.spread(each).std(axis=0) for each in studies[:8]])  # (studies, exponents)
+    for name, (of_n, of_d) in (("healthy, the least", own.min(axis=0)), ("healthy, the most", own.max(axis=0))):
+        lines.append(_row(name, ["", f"{of_n:.4f}", "", f"{of_d:.4f}"], 13))
     lines += ["", "losses of three seeds"]
     lines.append(_row("width, steps", [f"seed {seed}" for seed in caller.SEEDS]))
     for width in caller.WIDTHS:
         cells = [f"{row['loss']:.4f}" for row in rows if (row["width"], row["steps"]) == (width, caller.STEPS[1])]
         lines.append(_row(f"{width}, {caller.STEPS[1]}", cells))
     return Evidence("\n".join(lines))
+
+
+def _study(first):
+    """The rows of a study with three other seeds."""
+    jobs = itertools.product(healthy.WIDTHS, range(first, first + 3), healthy.STEPS)
+    return [healthy.run(*job) for job in jobs]
 
 
 def repeated(helper, caller):
@@ -276,9 +299,9 @@ def _curves(caller, rows, found):
         axis.plot(read, [row["loss"] for row in of], "o", markersize=3, color=f"C{i}")
         at = np.geomspace(read.min(), read.max(), 50)
         axis.plot(at, found(np.full(50, float(caller.size(width))), at), color=f"C{i}", label=f"width {width}")
-    axis.axhline(source.FLOOR, color=FLOOR, linestyle="--", linewidth=0.8)
+    axis.axhline(source.FLOOR, color=FLOOR, linestyle="--", linewidth=0.8, label="floor, in truth")
     axis.set(xscale="log", xlabel="tokens by the program", ylabel="nats per token")
-    axis.legend(fontsize=7)
+    figure.legend(loc="outside right upper", fontsize=7)
     return figure
 
 

@@ -165,7 +165,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="By its own measure the law that it finds is not the best one.",
+        symptom="By the fit's own measure the law that it finds is not the best one.",
         hints=["How small is the objective where a search ends, and how small could it be?", "When does a search end?"],
         seen_in="marin-community/marin#749: a search that ended early because its objective was small; changed there. "
         "Besiroglu et al. 2024 found it in Chinchilla's fit.",
@@ -175,7 +175,7 @@ FAULTS = [
     Fault(
         name="tokens are steps times rows: a row's length is forgotten",
         changes=[Change("return steps * BATCH * CONTEXT", "return steps * BATCH", in_caller=True)],
-        symptom="For its budgets it gets more than anybody can.",
+        symptom="The budget that was planned with this program was used up long before the training ended.",
         hints=["What does a run of known length cost?", "What is read in one step?"],
         seen_in="facebookresearch/DiT#14 is a cousin: FLOPs that were off by a factor; explained there.",
         evidence=evidence.both_costs,
@@ -234,30 +234,16 @@ FAULTS = [
         evidence=evidence.law,
     ),
     Fault(
-        name="each part of a step moves the schedule on: the rate has fallen after half of the steps, and rises again",
+        name="the schedule counts parts of a step: the rate has fallen after half of the steps, and rises again",
         changes=[
             Change(
-                """
-                for _ in range(PARTS):
-                    x, y = source.pairs(PAIRS // PARTS, generator)
-                    (F.cross_entropy(table[x], y) / PARTS).backward()
-                rates.append(optimizer.param_groups[0]["lr"])
-                optimizer.step()
-                scheduler.step()
-                """,
-                """
-                for _ in range(PARTS):
-                    x, y = source.pairs(PAIRS // PARTS, generator)
-                    (F.cross_entropy(table[x], y) / PARTS).backward()
-                    scheduler.step()
-                rates.append(optimizer.param_groups[0]["lr"])
-                optimizer.step()
-                """,
+                "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(step, steps))",
+                "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(step * PARTS, steps))",
                 in_caller=True,
             )
         ],
         symptom="Trainings end worse than they were in their middle.",
-        hints=["What is the learning rate in the middle of a training?", "How often is the schedule asked in a step?"],
+        hints=["What is the learning rate in the middle of a training?", "What does the schedule count?"],
         seen_in="Lightning-AI/pytorch-lightning#1476 and huggingface/accelerate#999: a schedule that went on with each "
         "batch of an accumulated step; fixed there.",
         evidence=evidence.trained,
@@ -285,7 +271,7 @@ FAULTS = [
                 "return scaling.fit(losses, budgets)", "return scaling.fit(losses, budgets, floor=0.0)", in_caller=True
             )
         ],
-        symptom="The more compute, the further it is from its forecast.",
+        symptom="The more compute a run takes, the further its loss is from the forecast.",
         hints=["Where are the losses above the curve, and where below?", "To what does each form come at the end?"],
         seen_in="no thread: planted because many fits of scaling laws leave the floor out.",
         evidence=evidence.compute,
@@ -315,7 +301,7 @@ FAULTS = [
                 "return 2.0 * matrices + shape.n_layers * 2.0 * context * d",
             )
         ],
-        symptom="On long texts it takes longer than its count says.",
+        symptom="The training time that was planned with this program sufficed for one data set, and not for the next.",
         hints=["What does the count's error depend on?", "What is computed with the scores?"],
         seen_in="pytorch/torchtitan#4366: one of attention's two products was counted; fixed there.",
         evidence=evidence.counted,
@@ -332,7 +318,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="Its curve falls late, and then steeply.",
+        symptom="The curve of the loss over tokens falls late, and then steeply.",
         hints=["What does a training of 100 steps reach, if it is run alone?", "From which training is each number?"],
         seen_in="no thread of this: planted because a long training's log looks like many short trainings.",
         evidence=evidence.trained,
@@ -361,7 +347,7 @@ FAULTS = [
                 "table = np.stack([np.interp(at, np.log(c), loss) for c, loss in runs])",
             )
         ],
-        symptom="With small budgets it does better than anybody can.",
+        symptom="For small budgets the program promises losses that a model of no size can reach.",
         hints=["Which width is said to be best where budgets are small?", "What did that width cost at least?"],
         seen_in="no thread: planted because an interpolation goes on beyond its ends without a word.",
         evidence=evidence.compute,
@@ -410,7 +396,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="From study to study its exponents do not vary as it says.",
+        symptom="From study to study the law's exponents do not vary as the program says.",
         hints=["How far apart are studies, and how far does it expect them to be?", "Which losses are off together?"],
         seen_in="no thread: planted because a list of runs is what is at hand.",
         evidence=evidence.spreads,
@@ -419,7 +405,7 @@ FAULTS = [
     Fault(
         name="nothing: the patient is healthy. N leaves out the products of head and scores, so that C is above 6 N D",
         changes=[],
-        symptom="C is 6 N D, it is said. By its count it is up to two and a half times as much.",
+        symptom="C is 6 N D, papers say. By this program's count it is up to two and a half times as much.",
         hints=["For which widths is it near?", "What does a token cost that is in no block's parameters?"],
         seen_in="facebookresearch/DiT#14: which factor FLOPs and parameters have; explained there.",
         evidence=evidence.counted,
@@ -478,7 +464,7 @@ FAULTS = [
                 "return forward_flops(shape, context) * tokens",
             )
         ],
-        symptom="Its exponents are right, and its budgets are not.",
+        symptom="The law's exponents are right, and what the program says of budgets is not.",
         hints=["By which factor is a run's cost off?", "What is done with a token after its loss is known?"],
         seen_in="facebookresearch/DiT#14: FLOPs that were off, and the factors 6, 2 and 1; explained there.",
         evidence=evidence.both_costs,
@@ -491,7 +477,7 @@ FAULTS = [
                 "picks = [generator.permutation(len(groups)) for _ in range(draws)]",
             )
         ],
-        symptom="By its own deviation its exponents are known to the last digit.",
+        symptom="By the program's own deviations the law's exponents are known to the last digit.",
         hints=["What differs between two samples?", "Can a group be in a sample twice?"],
         seen_in="no thread: planted because an order by chance looks like a draw.",
         evidence=evidence.spreads,
@@ -505,7 +491,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="The plot of its learning rate has a kink.",
+        symptom="The plot of the learning rate has a kink.",
         hints=["What is the rate near the end?", "Does it fall to its last step?"],
         seen_in="EleutherAI/gpt-neox#1008: a rate that was cut off at its least, and a wrong decay; fixed there.",
         evidence=evidence.trained,
@@ -526,7 +512,7 @@ FAULTS = [
             Change("return steps * BATCH * CONTEXT", "return steps * BATCH", in_caller=True),
             Change("return counted.total - counted.embedding", "return counted.total", in_caller=True),
         ],
-        symptom="Neither its sizes nor its budgets are those of the models. It was mended once, and is still off.",
+        symptom="Neither sizes nor budgets are those of the models. The author's first repair was not enough.",
         hints=["Two columns are off, by two rules.", "There are two faults: mend either alone and look again."],
         seen_in="facebookresearch/DiT#14 and formll/resolving-scaling-law-discrepancies#1: what FLOPs and N count; "
         "discussed there.",
@@ -546,7 +532,7 @@ FAULTS = [
                 "return 2.0 * matrices + shape.n_layers * 2.0 * context * d",
             ),
         ],
-        symptom="Its counts are too high for some texts, and too low for others.",
+        symptom="The program's counts are too high for some texts, and too low for others.",
         hints=[
             "What does the error depend on, besides the length?",
             "There are two faults: mend either alone and look again.",
@@ -556,25 +542,11 @@ FAULTS = [
         evidence=evidence.counted,
     ),
     Fault(
-        name="each part of a step moves the schedule on, and checkpoints of the longest training stand for others",
+        name="the schedule counts parts of a step, and checkpoints of the longest training stand for others",
         changes=[
             Change(
-                """
-                for _ in range(PARTS):
-                    x, y = source.pairs(PAIRS // PARTS, generator)
-                    (F.cross_entropy(table[x], y) / PARTS).backward()
-                rates.append(optimizer.param_groups[0]["lr"])
-                optimizer.step()
-                scheduler.step()
-                """,
-                """
-                for _ in range(PARTS):
-                    x, y = source.pairs(PAIRS // PARTS, generator)
-                    (F.cross_entropy(table[x], y) / PARTS).backward()
-                    scheduler.step()
-                rates.append(optimizer.param_groups[0]["lr"])
-                optimizer.step()
-                """,
+                "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(step, steps))",
+                "scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: share(step * PARTS, steps))",
                 in_caller=True,
             ),
             Change(
@@ -586,7 +558,7 @@ FAULTS = [
                 in_caller=True,
             ),
         ],
-        symptom="Its curve rises at the end. It was mended once, and bends still.",
+        symptom="The curve of the loss over tokens rises at the end. The author's first repair left it bent.",
         hints=[
             "Compare the curve with trainings that are run alone, and look at their rates.",
             "There are two faults: mend either alone and look again.",

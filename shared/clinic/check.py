@@ -55,14 +55,14 @@ def difference(found: torch.Tensor, wanted: torch.Tensor, tolerance: float = 1e-
 def refusal(cases: Sequence[tuple[str, str, Callable[[], object]]]) -> str | None:
     """None if every call raises a ValueError that names what is wrong, else which does not, in words.
 
-    cases: what is given, words that the error must hold, the call.
+    cases: what is given, words that the error must hold ("" for any), the call.
     """
     for given, words, call in cases:
         try:
             call()
         except ValueError as error:
             if words not in str(error):
-                return f"given {given} it said {str(error)!r}, which does not name it"
+                return f"given {given} it said {str(error)!r}: expected the words {words!r} in it"
         else:
             return f"{given} was taken without a word, expected a ValueError"
     return None

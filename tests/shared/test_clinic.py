@@ -387,7 +387,7 @@ def complain():
     ("call", "words", "found"),
     [
         (complain, "k is 0", None),
-        (complain, "p is", "given k = 0 it said 'k is 0', which does not name it"),
+        (complain, "p is", "given k = 0 it said 'k is 0': expected the words 'p is' in it"),
         (dict, "k is 0", "k = 0 was taken without a word, expected a ValueError"),
     ],
 )
