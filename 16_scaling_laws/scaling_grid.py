@@ -63,6 +63,11 @@ class Grid:
         kept = [i for i, budget in enumerate(self.budgets) if least <= budget <= most]
         return Grid(self.world, self.widths, tuple(self.budgets[i] for i in kept), self.above[:, kept])
 
+    def wider(self, least: int) -> "Grid":
+        """The runs of widths from `least` on."""
+        kept = [i for i, width in enumerate(self.widths) if width >= least]
+        return Grid(self.world, tuple(self.widths[i] for i in kept), self.budgets, self.above[kept])
+
     @property
     def curves(self) -> list[tuple[np.ndarray, np.ndarray]]:
         """Of each width its budgets in operations, rising, and its losses."""

@@ -32,6 +32,10 @@ class Axis(NamedTuple):
         """The points up to an x."""
         return Axis(self.x[self.x <= most], self.loss[self.x <= most])
 
+    def above(self, least: float) -> "Axis":
+        """The points from an x on."""
+        return Axis(self.x[self.x >= least], self.loss[self.x >= least])
+
 
 def axes(grid: Grid) -> dict[str, Axis]:
     """Loss over parameters at the longest budget that all widths have, over tokens of the widest model, over compute
@@ -98,14 +102,27 @@ def valleys(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
     return np.array(found).T
 
 
+def best_sizes(law: scaling.Law, grid: Grid, flops: np.ndarray) -> np.ndarray:
+    """By the law the best size for each budget of compute, counted exactly; between widths logarithms are lines."""
+    widths = np.log(np.geomspace(grid.widths[0], grid.widths[-1], 2000))
+    n, per_token = (
+        np.exp(np.interp(widths, np.log(grid.widths), np.log(each)))
+        for each in (grid.n, grid.flops[:, 0] / grid.budgets[0])
+    )
+    return n[law(n, flops[:, None] / per_token).argmin(axis=1)]
+
+
 def three_ways(grid: Grid) -> dict[str, float]:
-    """The exponent a of the best size, N* ~ C^a, by each of Chinchilla's ways."""
+    """The exponent a of the best size, N* ~ C^a, by each of Chinchilla's ways, C counted exactly; and by the surface
+    with C = 6 N D, where it is beta / (alpha + beta)."""
     flops, _, which = grid.frontier()
-    alpha, beta = surface(groups([grid])).exponents
+    law = surface(groups([grid]))
+    alpha, beta = law.exponents
     return {
         "the frontier": slope(flops, grid.n[which]),
         "the valleys": slope(*valleys(grid)),
-        "the surface": beta / (alpha + beta),
+        "the surface": slope(flops, best_sizes(law, grid, flops)),
+        "the surface, 6 N D": beta / (alpha + beta),
     }
 
 
