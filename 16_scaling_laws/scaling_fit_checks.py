@@ -133,6 +133,7 @@ def _check_refused(m):
             ("a loss of 0", "above 0", lambda: m.fit(np.append(loss[:2], 0.0), three)),
             ("a loss that is NaN", "finite", lambda: m.fit(np.append(loss[:2], np.nan), three)),
             ("an x below 0", "above 0", lambda: m.fit(FLAT, -X)),
+            ("an x that is infinite", "finite", lambda: m.fit(FLAT, np.append(X[:-1], np.inf))),
             ("runs of one size", "1e+06", lambda: m.fit(FLAT, np.full(13, 1e6))),
             ("a floor below 0", "floor -0.1", lambda: m.fit(loss, three, floor=-0.1)),
             ("a floor as high as a loss", "floor", lambda: m.fit(loss, three, floor=float(loss.min()))),
