@@ -72,19 +72,18 @@ def supports(steep: list[Grid]) -> list[Finding]:
 def against(steep: list[Grid], flat: list[Grid], largest: list[float]) -> list[Finding]:
     """What makes it false as worded. largest: the loss at LARGEST, by seed."""
     line = np.array(forecasts(steep)[LINE]) - largest
-    too_much = "a line that is fitted to small models promises large ones too much"
     return [
         Finding(
             "steep, parameters: the line's forecast for 16 times the size minus the run, nats",
             errors(steep, "parameters", 0.1)[LINE],
             at_most=-0.05,
-            because=too_much,
+            because="a line that is fitted to small models promises large ones too much",
         ),
         Finding(
             "flat, parameters: the same",
             errors(flat, "parameters", 0.1)[LINE],
             at_most=-0.05,
-            because=too_much,
+            because="so it does in a world with another tail",
         ),
         Finding(
             "steep, compute: the line's forecast for the largest budget minus the run, nats",
