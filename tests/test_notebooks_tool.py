@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
@@ -208,13 +209,15 @@ def test_what_has_changed_since_the_run_is_told_by_name(folder):
     assert changed(notebook, folder) == ["cells", "helper_faults.py", "only_checks.py"]
 
 
-def test_a_lesson_that_is_not_there_is_named(path):
+def test_a_lesson_that_is_not_there_is_named(path, monkeypatch):
     """`make lesson N=99` says which there are; a first script is enough."""
     with pytest.raises(ValueError, match=r"99.*04"):
         notebooks.find("99")
     assert notebooks.find("4") == notebooks.find("04") == ROOT / "04_attention_lab" / "attention_vis.ipynb"
-    with pytest.raises(ValueError, match="'16'"):
-        notebooks.find("16")
+    one_more = replace(notebooks.LESSONS[0], folder="17_next", notebook="next_vis.ipynb")
+    monkeypatch.setattr(notebooks, "LESSONS", [*notebooks.LESSONS, one_more])
+    with pytest.raises(ValueError, match="'17'"):
+        notebooks.find("17")
     scripts.SCRATCH.mkdir()
-    (scripts.SCRATCH / "scaling_vis.py").write_text("", encoding="utf-8")
-    assert notebooks.find("16").name == "scaling_vis.ipynb"
+    (scripts.SCRATCH / "next_vis.py").write_text("", encoding="utf-8")
+    assert notebooks.find("17").name == "next_vis.ipynb"
