@@ -9,7 +9,20 @@ from functools import partial
 
 import rope
 import torch
-from length_sweep import HEAD_WIDTH, LENGTHS, PAIRS, RATE, STEPS, TRAINED, Capped, changed, last_bytes, text, train_arm
+from length_sweep import (
+    ARMS,
+    HEAD_WIDTH,
+    LENGTHS,
+    PAIRS,
+    RATE,
+    STEPS,
+    TRAINED,
+    Capped,
+    changed,
+    last_bytes,
+    text,
+    train_arm,
+)
 from length_sweep import with_values as having
 
 from shared.sweeps import Sweep, main
@@ -63,14 +76,15 @@ def run(job):
 
 def jobs():
     """The shorter first: seeds that judge at the best rate, and the trials of rates."""
-    found = [(arm, steps, RATE, seed) for steps in STEPS for arm in ("RoPE", "learned") for seed in JUDGES]
-    found += [(arm, steps, rate, RATE_SEED) for arm in ("RoPE", "learned") for steps in STEPS[:2] for rate in RATES]
-    found += [("RoPE on 256", STEPS[1], rate, RATE_SEED) for rate in RATES]
-    found += [("RoPE on 256", STEPS[1], RATE, seed) for seed in JUDGES]
-    found += [(arm, STEPS[0], rate, RATE_SEED) for arm in ("none", "sinusoidal", "ALiBi") for rate in RATES]
-    return [
-        dict(zip(("arm", "steps", "rate", "seed"), job, strict=True)) for job in sorted(found, key=lambda it: it[1])
-    ]
+    short, middle, long = STEPS
+    found = [(arm, short, RATE, seed) for arm in ("RoPE", "learned") for seed in JUDGES]
+    found += [(arm, short, rate, RATE_SEED) for arm in ARMS for rate in RATES]
+    found += [(arm, middle, RATE, seed) for arm in ("RoPE", "learned") for seed in JUDGES]
+    found += [(arm, middle, rate, RATE_SEED) for arm in ("RoPE", "learned") for rate in RATES]
+    found += [("RoPE", long, RATE, seed) for seed in JUDGES]
+    found += [("RoPE on 256", middle, RATE, seed) for seed in JUDGES]
+    found += [("learned", long, RATE, seed) for seed in JUDGES]
+    return [dict(zip(("arm", "steps", "rate", "seed"), job, strict=True)) for job in found]
 
 
 SWEEP = Sweep(
