@@ -21,8 +21,11 @@ HALF, TRAINED, THETA, HEAD_WIDTH = 128, 8192, 100_000.0, 64
 INV_FREQ = rope.inv_freq(HEAD_WIDTH, THETA)
 PAIRS = range(HEAD_WIDTH // 2)
 SHORT_GAP, GAP = 6_000, 16_000  # within what the model was trained on, and beyond
-NEW = tuple(i for i in PAIRS if rope.full_turns(INV_FREQ, TRAINED)[i] < 1)  # those that have not been all round
+TURNS = rope.full_turns(INV_FREQ, TRAINED)
+NEW = tuple(i for i in PAIRS if TURNS[i] < 1)  # those that have not been all round
 OLD = tuple(range(len(NEW)))  # as many of the fastest: the control
+TOLD = tuple(i for i in PAIRS if 0.2 < TURNS[i] < 0.4)  # as far round as the one pair that counts in the small models
+REST = tuple(sorted(set(NEW) - set(TOLD)))
 
 
 @functools.cache
@@ -33,7 +36,7 @@ def model_and_tokenizer():
 
 @functools.cache
 def ids_of(name: str, tokens: int) -> torch.Tensor:
-    """The beginning of a text: (1, tokens). "docs" is as long as it is asked for."""
+    """The beginning of a text: (1, tokens). "docs" goes on as long as it is asked for."""
     text = texts()[name]
     if name == "docs":
         whole = python_docs()
@@ -82,6 +85,18 @@ def with_gap(gap: int, others: int = 0, pairs: tuple[int, ...] = tuple(PAIRS)):
         return angles
 
     return turned_by(angles_of)
+
+
+def rounded_to_bfloat16(shift: int):
+    """The model with all positions moved on, and angles that are made in bfloat16."""
+    return turned_by(lambda positions: ((positions + shift).bfloat16()[:, None] * INV_FREQ.bfloat16()).double())
+
+
+def frozen(pairs: tuple[int, ...]):
+    """The model with some pairs that do not turn."""
+    inv_freq = INV_FREQ.clone()
+    inv_freq[list(pairs)] = 0
+    return turned_by(lambda positions: rope.angles(positions, inv_freq))
 
 
 @torch.no_grad()

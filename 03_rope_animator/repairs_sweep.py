@@ -10,7 +10,6 @@ from functools import partial
 import rope
 import torch
 from length_sweep import (
-    ARMS,
     HEAD_WIDTH,
     LENGTHS,
     PAIRS,
@@ -75,15 +74,15 @@ def run(job):
 
 
 def jobs():
-    """The shorter first: seeds that judge at the best rate, and the trials of rates."""
+    """Seeds that judge at the best rate, and the trials of rates."""
     short, middle, long = STEPS
-    found = [(arm, short, RATE, seed) for arm in ("RoPE", "learned") for seed in JUDGES]
-    found += [(arm, short, rate, RATE_SEED) for arm in ARMS for rate in RATES]
-    found += [(arm, middle, RATE, seed) for arm in ("RoPE", "learned") for seed in JUDGES]
-    found += [(arm, middle, rate, RATE_SEED) for arm in ("RoPE", "learned") for rate in RATES]
-    found += [("RoPE", long, RATE, seed) for seed in JUDGES]
+    found = [(arm, steps, RATE, seed) for steps in (short, middle) for arm in ("RoPE", "learned") for seed in JUDGES]
+    found += [
+        (arm, steps, rate, RATE_SEED) for steps in (short, middle) for arm in ("RoPE", "learned") for rate in RATES
+    ]
+    found += [("RoPE", long, RATE, seed) for seed in JUDGES[:2]]
+    found += [(arm, short, rate, RATE_SEED) for arm in ("none", "sinusoidal", "ALiBi") for rate in RATES]
     found += [("RoPE on 256", middle, RATE, seed) for seed in JUDGES]
-    found += [("learned", long, RATE, seed) for seed in JUDGES]
     return [dict(zip(("arm", "steps", "rate", "seed"), job, strict=True)) for job in found]
 
 
