@@ -10,26 +10,12 @@ import torch
 from shared.clinic import Change, Fault
 
 
-def _reads_what_it_learnt(helper, caller):
-    """After training the program knows the letters of texts as long as it learnt from."""
-    model, _ = caller.train()
-    last = caller.nats(model, caller.TRAINED)[-16:].mean().item()  # 0.15 here
-    return None if last < 0.5 else f"at the end of {caller.TRAINED} letters the loss is {last:.2f}, expected under 0.5"
-
-
 def _stretches(helper, caller):
     """Stretched to half as much again, it still reads."""
     model, _ = caller.train()
     length = 3 * caller.TRAINED // 2
     last = caller.nats(caller.stretch(model, length), length)[-16:].mean().item()  # 0.2 here
     return None if last < 0.6 else f"at the end of {length} letters, stretched, the loss is {last:.2f}"
-
-
-def _ready_for_short_texts(helper, caller):
-    """A text that is no longer than the trained ones leaves the frequencies as they are."""
-    model = caller.stretch(caller.new_model(), caller.TRAINED)
-    found, plain = model.blocks[0].attention.scaling.inv_freq, helper.inv_freq(16, caller.THETA)
-    return None if torch.equal(found, plain) else "made ready for a text of the trained length, the frequencies changed"
 
 
 def _goes_on_alike(helper, caller):
@@ -195,7 +181,7 @@ FAULTS = [
     Fault(
         name="theta is multiplied by the scale without its exponent",
         changes=[ONE_THETA],
-        symptom="Texts of the trained length are read well. Stretched to longer ones, it loses more than it should.",
+        symptom="One way to stretch slows the last pair down by less than it was asked to.",
         hints=[
             "Compare the way of stretching that this program uses with the formula.",
             "theta'^(-(d - 2) / d) is to be theta^(-(d - 2) / d) / scale. What is theta'?",
@@ -432,20 +418,22 @@ FAULTS = [
         holds=_prefers_the_near,
     ),
     Fault(
-        name="every text is stretched to the longest",
+        name="position interpolation without a training afterwards: neighbours stand closer together than ever before",
         changes=[
-            Change("if length > TRAINED:", "if LONGEST > TRAINED:", in_caller=True),
             Change(
                 "layer.scaling = rope.ntk_aware(layer.d_head, length / TRAINED, THETA)",
-                "layer.scaling = rope.ntk_aware(layer.d_head, LONGEST / TRAINED, THETA)",
+                "layer.scaling = rope.interpolated(layer.d_head, length / TRAINED, THETA)",
                 in_caller=True,
-            ),
+            )
         ],
-        symptom="The longest texts are read as well as by a healthy program. Short ones are read a little worse.",
-        hints=["Which lengths need other frequencies?", "What do the frequencies of a text of 32 letters look like?"],
-        seen_in="lablup/mlxcel#1389 is a cousin: short texts stretched as well; fixed there.",
+        symptom="Texts as long as those that it learnt from are read well. A few letters more, and it is lost.",
+        hints=[
+            "All checks pass. What does the program do with a text that is longer than the trained ones?",
+            "How far apart are the angles of two neighbours, before and after?",
+        ],
+        seen_in="no thread: Chen et al. 2023 train for some steps after it; here nothing is trained.",
         evidence=evidence.lengths,
-        holds=_ready_for_short_texts,
+        holds=_stretches,
     ),
     Fault(
         name="the order is that of the way back, and the caller turns it round once more: together they are right, for "
@@ -470,7 +458,7 @@ FAULTS = [
     Fault(
         name="theta lacks its exponent, and letters from the cache begin anew",
         changes=[ONE_THETA, RESTART],
-        symptom="It goes on wrongly after the first letter, and stretched it reads worse than it should. One cause?",
+        symptom="It goes on wrongly after the first letter. Its stretching is said to fall short, too. One cause?",
         hints=[
             "Is anything stretched when it goes on from a short prompt?",
             "There are two faults: find what each symptom needs.",
