@@ -25,7 +25,7 @@ VERDICT = {  # kind, quantity in nats, its bounds after 400 steps and after 2,00
     ),
     "wide window": ("limit", "RoPE, window of 128: loss at 256 minus at 64", {"at_least": 0.05}, {"at_least": 0.1}),
 }
-PAIRS = {  # the share of RoPE's rise at 256 over 64; each after 400, 2,000 and 8,000 steps
+PAIRS = {  # the share of RoPE's rise at 256 over 64; each after 400 and 2,000 steps
     "told": ("gone with pair 3 alone capped", {"at_least": 0.8}),
     "others": ("gone with one other pair alone capped, the most of seven", {"at_most": 0.4}),
     "left by told": ("left with all pairs capped but pair 3", {"at_least": 0.7}),
