@@ -47,7 +47,7 @@ def _turned(x, positions, frequencies, layout):
 
 
 def _check_inv_freq(m):
-    for d, theta in ((4, 10_000.0), (8, 10_000.0), (64, 500_000.0)):
+    for d, theta in ((2, 100.0), (4, 10_000.0), (8, 10_000.0), (64, 500_000.0)):
         ratio = theta ** (-2 / d)
         if gap := difference(m.inv_freq(d, theta), _column([ratio**i for i in range(d // 2)])):
             return f"d {d}, theta {theta:g}: the first is 1, each next is {ratio:.3g} times the one before: {gap}"
@@ -69,6 +69,8 @@ def _check_turns(m):
         return f"d 64, 64 positions: a pair's turns are 64 over its wavelength: {gap}"
     if (whole := int((found >= 1).sum())) != 9:
         return f"d 64, theta 10,000: 9 of 32 pairs make a full turn within 64 positions, found {whole}"
+    if gap := difference(m.full_turns(_column([1.0]), 1), _column([0.5 / math.pi])):
+        return f"1 radian in a length of 1: {gap}"
 
 
 def _check_sinusoids(m):
@@ -284,6 +286,8 @@ def _check_ntk(m):
     wanted = _column([300 ** (-i / 8) * 4 ** (-i / 7) for i in range(8)])
     if gap := difference(m.ntk_aware(16, 4.0, 300.0).inv_freq, wanted):
         return f"d 16, scale 4, theta 300: pair i of 0 to 7 is slowed down 4^(i / 7) times: {gap}"
+    if gap := difference(m.ntk_aware(4, 4.0).inv_freq, _column([1, 0.0025])):
+        return f"d 4, scale 4: the slow one of two pairs, 0.01, has a quarter: {gap}"
 
 
 def _check_dynamic(m):
