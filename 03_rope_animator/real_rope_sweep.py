@@ -6,7 +6,7 @@ Writes results/real_rope.json; about ten minutes on one core. Nothing is trained
               angles in bfloat16
     pair      one pair at a time: alone at the wide gap, and alone at the narrow one
     frozen    the slower half of all pairs does not turn, in short texts and in long ones
-    long      10,240 tokens, as it is and stretched twice
+    long      10,240 tokens, and 13,312, as it is and stretched twice
 """
 
 import sys
@@ -20,7 +20,7 @@ from shared.sweeps import Sweep, main
 from shared.texts import FILES
 
 GAPS = (0, 1_000, 4_000, real.SHORT_GAP, 8_000, 10_000, 12_000, 14_000, real.GAP, 64_000)
-SLOWER, LENGTHS, LONG = tuple(real.PAIRS[16:]), (128, 2_048), 10_240
+SLOWER, LENGTHS, LONG = tuple(real.PAIRS[16:]), (128, 2_048), (10_240, 13_312)
 SCALINGS = {
     "interpolation x 4": rope.interpolated(real.HEAD_WIDTH, 4, real.THETA),
     "NTK-aware x 4": rope.ntk_aware(real.HEAD_WIDTH, 4, real.THETA),
@@ -86,7 +86,9 @@ def jobs():
     found += [{"part": "frozen", "on": on, "tokens": LENGTHS[0]} for on in real.JUDGES]
     found += [{"part": "pair", "on": on} for on in real.JUDGES[:1]]
     found += [{"part": "frozen", "on": on, "tokens": tokens} for on in ("docs", "code") for tokens in LENGTHS[1:]]
-    return found + [{"part": "long", "on": "docs", "tokens": LONG, "scale": scale} for scale in (1.0, 2.0)]
+    return found + [
+        {"part": "long", "on": "docs", "tokens": tokens, "scale": scale} for tokens in LONG for scale in (1.0, 2.0)
+    ]
 
 
 SWEEP = Sweep(
