@@ -84,9 +84,7 @@ SWEEP = Sweep(
     "repairs",
     run,
     jobs=jobs(),
-    quick=[
-        {"arm": arm, "steps": 2, "rate": RATE, "seed": 0, "pieces": 2} for arm in ("RoPE", "learned", "RoPE on 256")
-    ],
+    quick=[{"arm": arm, "steps": 2, "rate": RATE, "seed": 0, "pieces": 2} for arm in ("RoPE", "learned")],
     cost=lambda job: job["steps"],
     comparable=lambda job: job["steps"] == STEPS[0],
     tolerance={"losses": 0.02},
