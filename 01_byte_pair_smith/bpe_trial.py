@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 
 import bpe
 from bpe_drift import drift, within_words
@@ -57,7 +58,7 @@ def halves(text: str, seed: int, share: float = 1.0) -> tuple[str, str]:
 
 
 def larger_ids_win(pieces: Iterable[str], n: int) -> list[str]:
-    """`bpe.learn_from_distinct` with the other rule for ties: of the most frequent pairs the one with the larger ids."""
+    """`bpe.learn_from_distinct` with another rule for ties: of the most frequent pairs the one with the larger ids."""
     words, merges = Counter(map(bpe.spell, pieces)), []
     while len(merges) < n and (counts := bpe.count_pairs(words)):
         merges.append(max(counts, key=lambda pair: (counts[pair], pair)))
@@ -128,7 +129,7 @@ def _first_seen(pieces: list[str], n: int) -> list[tuple[str, str]]:
     """n merges of texts, each two strings, by recounting; of the most frequent pairs the one that stands first wins."""
     words, merges = [list(piece) for piece in pieces], []
     while len(merges) < n:
-        counts = Counter(pair for word in words for pair in zip(word, word[1:], strict=False))
+        counts = Counter(pair for word in words for pair in pairwise(word))
         if not counts:
             break
         merges.append(max(counts, key=counts.get))
