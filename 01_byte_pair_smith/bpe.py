@@ -434,15 +434,3 @@ def _check_merges(merges):
             raise ValueError(f"merge {rank} is {pair}: expected two ids from 0 to {255 + rank}, made before it")
     if twice := [pair for pair, count in Counter(map(tuple, merges)).items() if count > 1]:
         raise ValueError(f"the pair {twice[0]} stands twice among the merges: the second could never be used")
-
-
-def count_pairs(words):
-    c = Counter()
-    for word, count in words.items():
-        for pair in pairs(word):
-            c[pair] += count
-    return c
-
-
-def merge(word, pair, token):
-    return word.replace(pair, token)
