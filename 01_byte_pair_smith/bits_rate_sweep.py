@@ -10,7 +10,11 @@ from bits_training import arms, bits_per_byte
 from shared.sweeps import Sweep, best_rate, main
 
 ARMS = ("512", "1,024", "1,024, across spaces", "1,024, across spaces late")
-RATES = {100: (0.008, 0.016, 0.032), 400: (0.004, 0.008, 0.016, 0.032), 1600: (0.004, 0.008, 0.016)}  # by steps
+RATES = {
+    100: (0.002, 0.004, 0.008, 0.016, 0.032),
+    400: (0.004, 0.008, 0.016, 0.032),
+    1600: (0.004, 0.008, 0.016),
+}  # by steps
 
 
 def run(job: dict) -> dict:
