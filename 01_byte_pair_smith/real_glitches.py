@@ -3,9 +3,9 @@
     distances()[48047]                      # of a token's embedding from those of the control tokens
     copied([48047], "list")                 # {"p": [...], "rank": [...]} where the token is to be said once more
 
-SmolLM2-135M-Instruct (4-bit weights). Of the 17 control tokens most were kept for later use, so their embeddings lie
-where that of a token lies which training has not moved. What lies there, too, may never have been trained: that is an
-inference, for nobody counted the training text.
+SmolLM2-135M-Instruct (4-bit weights) has 17 control tokens. The embeddings of eleven lie at one point, as those of
+tokens do that stand in no training text: each step moves them all alike. That an ordinary token which lies there was
+never trained is an inference: its training text is not at hand to count.
 
 Source: Land and Bartolo 2024, "Fishing for Magikarp" (arXiv 2405.05417).
 """
@@ -36,7 +36,7 @@ def norms() -> torch.Tensor:
 
 def nearest_ids(i: int, n: int, left_out: set[int]) -> Ids:
     """The n tokens whose ids are nearest to a token's, of those that begin with a space as it does or does not, and
-    that have as many bytes, or two more or less."""
+    that have as many bytes, or two more or less. left_out: ids that are not wanted, such as its own."""
     vocab, sizes = model_and_tokenizer()[1].vocab, range(-2, 3)
     alike = [
         j
