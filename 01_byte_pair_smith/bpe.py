@@ -331,8 +331,8 @@ class Tokenizer:
 
 
 def _any_of(specials: Collection[str]) -> regex.Pattern:
-    longest_first = sorted(specials, key=len, reverse=True)
-    return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})")
+    names = sorted(specials, key=len, reverse=True)
+    return regex.compile(f"({'|'.join(map(regex.escape, names))})")
 
 
 class _Memory(dict):
