@@ -233,7 +233,6 @@ def test_each_rule_can_fail():
     assert not unmet(rows())
     odd = [
         rows(space=0.2, other=0.3),
-        rows(space=-1),
         rows(more=dict.fromkeys(rv.CUTS, 0.2)),
         rows(share=dict.fromkeys((*rv.CUTS, "another text"), 0.9)),
         rows(share=dict.fromkeys(rv.CUTS, 0.3), gain=0.05),
