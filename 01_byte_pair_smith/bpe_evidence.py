@@ -299,7 +299,8 @@ def _healthy():
 
 def _cut(tokenizer, text, allowed=()):
     """The tokens of a text, with bars between."""
-    return "|".join(tokenizer.vocab[i].decode(errors="replace") for i in tokenizer.encode(text, allowed))
+    shown = (tokenizer.vocab[i].decode(errors="replace") for i in tokenizer.encode(text, allowed))
+    return "|".join(shown).replace("\n", "↵")
 
 
 def _merges(merges, n=10):

@@ -190,7 +190,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="Texts come back, ids are valid, there are hardly more tokens than before: and one word in five has "
+        symptom="Texts come back, ids are valid, there are hardly more tokens than before: and one word in seven has "
         "other ids than in the libraries.",
         hints=[
             "What does the vocabulary say, and what do the merges say?",
