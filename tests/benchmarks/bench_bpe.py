@@ -4,8 +4,8 @@
 
 Prints tables and the goals, and exits with status 1 if a goal is not met. Everything is done with GPT-2's pattern, and
 splitting is part of it; on Python's documentation, where no other text is named. Texts that are one long word are short
-beside Hugging Face's trainer, whose time grows with the square of a word's length; a megabyte of each is for ours alone.
-The two rungs that recount would take minutes on all of the documentation: they learn a few merges from its beginning,
+beside Hugging Face's trainer, whose time grows with the square of a word's length; a megabyte is for ours alone. The
+two rungs that recount would take minutes on all of the documentation: they learn a few merges from its beginning,
 beside the last rung. A warm tokenizer has encoded the same text before and
 remembers most of it, which tiktoken never does: on text of which half is new it is somewhere between cold and warm.
 """
@@ -204,7 +204,7 @@ def measure_growth(n: int, sizes: Sequence[int], rounds: int) -> tuple[dict[int,
 
 
 def measure_kinds(n: int, vocab_size: int, rounds: int) -> dict[str, dict[int, float]]:
-    """CPU seconds of our learning, the median, from a quarter, a half and all of n bytes, for each other kind of text."""
+    """CPU seconds of our learning, the median, from a quarter, a half and all of n bytes, for each other text."""
     seconds = {}
     for kind in KINDS:
         calls = {n // share: make_learning(ours, vocab_size, n // share, kind) for share in SHARES}
