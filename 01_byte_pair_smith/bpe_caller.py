@@ -21,9 +21,9 @@ SENTENCES = {
     "lists": ["\n  - {thing}: {n} pieces", "\n    1. {thing} ({n} mm)\n"],
     "code": ["\n    if stock['{thing}'] < {n}:\n        return None\n", "\nprice = {n} * 1.19  # ----------\n"],
     "German": ["Der Schmied weiß, dass {n} Nägel übrig sind. ", "Die Tür kostet {n} Euro, größer wäre teurer. "],
-    "Hindi": ["लोहार ने {n} कीलें बनाईं। ", "यह दीपक {n} रुपये का है। "],
-    "Japanese": ["価格は{n}円です。", "鍛冶屋は釘を{n}本作りました。"],
-    "chat": ["thanks 🙂👍🏽 ", "where's my {thing}??? 🙈 "],
+    "Hindi": ["{hindi} ने {n} कीलें बनाईं। ", "यह दीपक {n} रुपये का है, {hindi}। "],
+    "Japanese": ["{kanji}の価格は{n}円です。", "鍛冶屋は{kanji}を{n}本作りました。"],
+    "chat": ["thanks 🙂👍🏽 {sign} ", "where's my {thing}??? {sign} "],
 }
 
 
@@ -33,10 +33,18 @@ def documents(n, seed, languages=tuple(SENTENCES)):
     texts = []
     for i in range(n):
         sentences = SENTENCES[draw.choice(languages)]
-        drawn = (draw.choice(sentences) for _ in range(draw.randint(2, 5)))
-        text = "".join(each.format(thing=draw.choice(THINGS), n=draw.randint(1, 99_999)) for each in drawn)
+        text = "".join(_filled(draw.choice(sentences), draw) for _ in range(draw.randint(2, 5)))
         texts.append(unicodedata.normalize("NFC" if i % 4 else "NFD", text).encode("utf-8"))
     return texts
+
+
+def _filled(sentence, draw):
+    """A sentence with a thing, a number, and rare characters: a name in Hindi, two of Chinese origin, an animal."""
+    hindi, kanji = (
+        "".join(chr(draw.randint(first, last)) for _ in range(2)) for first, last in ((0x915, 0x939), (0x4E00, 0x9F00))
+    )
+    number, sign = draw.randint(1, 99_999), chr(draw.randint(0x1F400, 0x1F43F))
+    return sentence.format(thing=draw.choice(THINGS), n=number, hindi=hindi, kanji=kanji, sign=sign)
 
 
 def read(document):

@@ -57,7 +57,7 @@ def tokens(helper, caller):
     sums = [sum(len(it.encode(word)) * n for word, n in words.items()) for it in (healthy, patient)]
     lines.append(f"tokens in all: healthy {sums[0]}, patient {sums[1]}")
     lines += [f"    {word!r:<16} healthy {_cut(healthy, word):<20} patient {_cut(patient, word)}" for word in other[:6]]
-    long = [word * 30 for word in list(words)[:20] if word.isascii() and len(word) > 2]
+    long = [word * 30 for word in list(words)[:99] if word.isalpha() and word.isascii() and len(word) > 2]
     same = sum(healthy.encode(word) == patient.encode(word) for word in long)
     return Evidence("\n".join([*lines, f"of {len(long)} words of more than 64 letters, {same} have the same ids"]))
 
@@ -202,6 +202,22 @@ def rows(helper, caller):
     )
 
 
+def rows_and_prompts(helper, caller):
+    """The same texts in rows and in prompts, and whether documents come back from the rows."""
+    lines = ["tokens of         in a row: healthy   patient   in a prompt: healthy   patient"]
+    programs = [(bpe_caller, _healthy()), (caller, caller.learn())]
+    for text in ("A gate, please", "the café table", "größer", "यह दीपक", "価格は"):
+        in_rows = [len(it.encode(its, text.encode())) - 1 for it, its in programs]
+        in_prompts = [len(it.prompt(its, text)) - 4 for it, its in programs]
+        lines.append(f"{text!r:<18}{in_rows[0]:>17}{in_rows[1]:>10}{in_prompts[0]:>23}{in_prompts[1]:>10}")
+    some = caller.documents(60, 7, ["English", "German", "Hindi", "Japanese"])
+    found = caller.unpack(programs[1][1], caller.pack(programs[1][1], some))
+    same = sum(
+        unicodedata.normalize("NFC", text) == bpe_caller.read(each) for text, each in zip(found, some, strict=False)
+    )
+    return Evidence("\n".join([*lines, f"of {len(found)} whole documents in the rows {same} come back as they were"]))
+
+
 def report(helper, caller):
     """Bytes per token by language."""
     lines = ["bytes a token    healthy   patient   tokens: healthy   patient"]
@@ -211,17 +227,6 @@ def report(helper, caller):
         values = [it.bytes_per_token(its, some) for it, its in zip((bpe_caller, caller), tokenizers, strict=True)]
         counts = [sum(len(its.encode(bpe_caller.read(each))) for each in some) for its in tokenizers]
         lines.append(f"{language:<15}{values[0]:>9.2f}{values[1]:>10.2f}{counts[0]:>18}{counts[1]:>10}")
-    return Evidence("\n".join(lines))
-
-
-def report_and_use(helper, caller):
-    """What the program reports of its vocabulary, and what is seen on documents of other days."""
-    lines = ["bytes a token    reported   on documents of five other days"]
-    for name, program in (("healthy", bpe_caller), ("patient", caller)):
-        tokenizer = program.learn()
-        said = program.bytes_per_token(tokenizer, program.documents(200, program.MEASURED))
-        days = [program.bytes_per_token(tokenizer, program.documents(200, seed)) for seed in range(20, 25)]
-        lines.append(f"{name:<15}{said:>10.3f}   {' '.join(f'{day:.3f}' for day in days)}")
     return Evidence("\n".join(lines))
 
 
@@ -279,10 +284,11 @@ def never_used(helper, caller):
     used = Counter(i for each in caller.documents(400, caller.LEARNT) for i in caller.encode(tokenizer, each))
     unused = [i for i in range(256, 256 + len(tokenizer.merges)) if not used[i]]
     lines = [f"of {len(tokenizer.merges)} merges, {len(unused)} make tokens that never stand in the 400 documents"]
-    for i in unused[:6]:
-        parents = [k for k, pair in enumerate(tokenizer.merges, 256) if i in pair]
-        within = ", ".join(f"{tokenizer.vocab[k]!r} ({used[k]} times)" for k in parents)
-        lines.append(f"    token {i}, {tokenizer.vocab[i]!r}, stands in the merges of {within}")
+    for i in [i for i in unused if tokenizer.vocab[i].decode(errors="replace").isprintable()][:60:9]:
+        longer = [k for k, token in enumerate(tokenizer.vocab) if tokenizer.vocab[i] in token and used[k]]
+        most = sorted(longer, key=lambda k: -used[k])[:3]
+        within = ", ".join(f"{tokenizer.vocab[k].decode(errors='replace')!r} {used[k]} times" for k in most)
+        lines.append(f"    {tokenizer.vocab[i].decode(errors='replace')!r} does not; {within}")
     return Evidence("\n".join(lines))
 
 
@@ -293,7 +299,8 @@ def _healthy():
 
 def _cut(tokenizer, text, allowed=()):
     """The tokens of a text, with bars between."""
-    return "|".join(tokenizer.vocab[i].decode(errors="replace") for i in tokenizer.encode(text, allowed))
+    shown = (tokenizer.vocab[i].decode(errors="replace") for i in tokenizer.encode(text, allowed))
+    return "|".join(shown).replace("\n", "↵")
 
 
 def _merges(merges, n=10):

@@ -38,6 +38,16 @@ def _rows_hold_documents(helper, caller):
             return f"a document is {text[:40]!r} in the rows, it was {right[:40]!r}"
 
 
+def _rows_and_prompts_agree(helper, caller):
+    """A text has the same ids in a row and in a prompt, and comes back from the rows."""
+    tokenizer = caller.learn()
+    for text in ("the café table", "größer", "यह दीपक", "価格は"):
+        in_row, in_prompt = caller.encode(tokenizer, text.encode())[:-1], caller.prompt(tokenizer, text)[2:-2]
+        if in_row != in_prompt:
+            return f"{text!r} has {len(in_row)} tokens in a row and {len(in_prompt)} others in a prompt"
+    return _rows_hold_documents(helper, caller)
+
+
 def _report_counts_bytes(helper, caller):
     """Bytes per token times tokens is the number of bytes."""
     tokenizer = caller.learn()
@@ -49,11 +59,13 @@ def _report_counts_bytes(helper, caller):
             return f"{language} is reported with {found:.3f} bytes a token, it has {wanted:.3f}"
 
 
-def _measured_on_other_documents(helper, caller):
-    """No document is measured that was learnt from."""
-    learnt, measured = (set(caller.documents(200, seed)) for seed in (caller.LEARNT, caller.MEASURED))
-    shared = len(learnt & measured) / len(measured)
-    return None if shared < 0.1 else f"{shared:.0%} of the documents that are measured were learnt from"
+def _every_language_is_learnt(helper, caller):
+    """A token stands for two bytes or more in each of the program's languages."""
+    tokenizer = caller.learn()
+    for language in caller.SENTENCES:
+        some = caller.documents(20, 35, [language])
+        if (found := caller.bytes_per_token(tokenizer, some)) < 2:
+            return f"{language} has {found:.2f} bytes a token, expected 2 or more"
 
 
 def _forms_are_one(helper, caller):
@@ -125,9 +137,9 @@ LATIN = Change(
     'return unicodedata.normalize("NFC", document.decode("latin-1"))',
     in_caller=True,
 )
-CHARACTERS = Change(
-    "return sum(len(tokenizer.vocab[i]) for i in ids) / len(ids)",
-    "return sum(len(read(document)) for document in some) / len(ids)",
+BACK = Change(
+    "texts.append(tokenizer.decode(ids[:-1]))",
+    'texts.append(tokenizer.decode(ids[:-1]).encode("latin-1").decode("utf-8"))',
     in_caller=True,
 )
 
@@ -178,7 +190,7 @@ FAULTS = [
                 """,
             )
         ],
-        symptom="Texts come back, ids are valid, there are hardly more tokens than before: and one word in five has "
+        symptom="Texts come back, ids are valid, there are hardly more tokens than before: and one word in seven has "
         "other ids than in the libraries.",
         hints=[
             "What does the vocabulary say, and what do the merges say?",
@@ -248,8 +260,8 @@ FAULTS = [
     Fault(
         name="places of a long word out of order",
         changes=[Change("for place in waiting.pop(pair):", "for place in waiting.pop(pair)[::-1]:")],
-        symptom="Runs of tabs, spaces or one letter have other ids than the reference, if they are long enough. "
-        "All other words are right.",
+        symptom="Some long runs of tabs, spaces or one letter have other ids than the reference. All other words are "
+        "right.",
         hints=["Encode aaaaa by hand, with the merge aa.", "In which order do the places of one pair have their turn?"],
         seen_in="osaurus-ai/vmlx-swift#73: a heap-based rewrite that differed on runs of white space, found by "
         "comparing it with the slow one.",
@@ -426,16 +438,23 @@ FAULTS = [
         evidence=evidence.specials,
     ),
     Fault(
-        name="the vocabulary is measured on what it was learnt from",
-        changes=[Change("LEARNT, MEASURED = 0, 1", "LEARNT, MEASURED = 0, 0", in_caller=True)],
-        symptom="In use, documents take a few more tokens than the report promises, day after day.",
-        hints=[
-            "Each check passes, and the report's arithmetic is right. What is it about?",
-            "Which documents does the report look at, and which were learnt from?",
+        name="the vocabulary is learnt from one language of seven",
+        changes=[
+            Change(
+                "return bpe.train(map(read, documents(400, LEARNT)), VOCAB_SIZE, PATTERN, SPECIALS)",
+                'return bpe.train(map(read, documents(400, LEARNT, ["English"])), VOCAB_SIZE, PATTERN, SPECIALS)',
+                in_caller=True,
+            )
         ],
-        seen_in="no thread: it is the oldest mistake of all.",
-        evidence=evidence.report_and_use,
-        holds=_measured_on_other_documents,
+        symptom="Some customers' documents cost as ever. Others cost two to four times the tokens, and are cut off.",
+        hints=[
+            "Each check passes, and every text comes back. Which documents are dear?",
+            "What are their tokens like?",
+            "From which texts was the vocabulary learnt?",
+        ],
+        seen_in="no thread; Petrov et al. 2023 (arXiv 2305.15425) measure it in 17 tokenizers, up to 15 times.",
+        evidence=evidence.report,
+        holds=_every_language_is_learnt,
     ),
     Fault(
         name="nothing: the patient is healthy. A token may be but a step to a longer one, and stand nowhere itself",
@@ -530,17 +549,18 @@ FAULTS = [
         holds=_memory_is_bounded,
     ),
     Fault(
-        name="UTF-8 is read as Latin-1, which makes a character of each byte, and the report counts characters: the "
-        "one hides the other",
-        changes=[LATIN, CHARACTERS],
-        symptom="The report agrees with a healthy program's. The texts that come out of the rows do not.",
+        name="UTF-8 is read as Latin-1, a character for each byte, and what comes out of the rows is turned back: the "
+        "round trip is right, and a prompt has other tokens than the rows",
+        changes=[LATIN, BACK],
+        symptom="Each document comes back from the rows. The model that was trained on them answers English questions, "
+        "and takes all others for noise.",
         hints=[
-            "Which texts are spoilt, and which are not?",
-            "Each check passes. How does the program come from bytes to text?",
-            "With the text mended the report is wrong: what does it count?",
+            "Each check passes. Is the same text the same tokens, in a row and in a prompt?",
+            "How does the program come from bytes to text, and from ids?",
+            "There are two faults: mend either alone and look at what comes back.",
         ],
-        seen_in="unicamp-dl/mMARCO#24 for Latin-1 in place of UTF-8; no thread for the count of characters.",
-        evidence=evidence.rows,
-        holds=_rows_hold_documents,
+        seen_in="unicamp-dl/mMARCO#24 for Latin-1 in place of UTF-8; no thread for turning it back.",
+        evidence=evidence.rows_and_prompts,
+        holds=_rows_and_prompts_agree,
     ),
 ]
