@@ -9,7 +9,7 @@ The stories are those of `shared.world`; their grammar is a program, so the floo
 import math
 from collections import Counter
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 
 import bpe
 import torch
@@ -24,19 +24,31 @@ WIDTH, LAYERS, HEADS = 64, 2, 4
 STORIES, LEARN_FROM = 8000, 300_000  # to read; characters of them that a tokenizer learns from
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False)
 class Arm:
-    """A tokenizer, the stories in its tokens, and how many tokens WINDOW bytes are on average."""
+    """A tokenizer, and the stories in its tokens."""
 
     tokenizer: bpe.Tokenizer
-    read: torch.Tensor
-    unseen: torch.Tensor
-    context: int
+
+    @cached_property
+    def read(self) -> torch.Tensor:
+        """The stories to learn from, (tokens,)."""
+        return torch.tensor(self.tokenizer.encode(texts()[0]))
+
+    @cached_property
+    def unseen(self) -> torch.Tensor:
+        """The stories held out, (tokens,)."""
+        return torch.tensor(self.tokenizer.encode(texts()[1]))
 
     @property
     def bytes_per_token(self) -> float:
         """Of the held-out stories."""
         return len(texts()[1].encode()) / len(self.unseen)
+
+    @property
+    def context(self) -> int:
+        """Tokens that WINDOW bytes are on average."""
+        return round(WINDOW / self.bytes_per_token)
 
     @property
     def flops_per_step(self) -> float:
@@ -65,11 +77,14 @@ def across_late(text: str, within: int, size: int) -> bpe.Tokenizer:
 
 
 def _learnt_on(lines: list[str], first: int, size: int) -> list[tuple[int, int]]:
-    """Merges of lines of tokens, by counting anew: those of the tokens `first` to `size` - 1."""
-    counted, merges = Counter(lines), []
+    """Merges of lines of tokens, by counting anew: those that make the tokens `first` to `size` - 1."""
+    merges = []
     for token in range(first, size):
-        pair = bpe.most_frequent(bpe.count_pairs(counted))
-        counted = Counter({bpe.merge(line, pair, chr(token)): count for line, count in counted.items()})
+        counts = Counter()
+        for line in lines:
+            counts.update(bpe.pairs(line))
+        pair = bpe.most_frequent(counts)
+        lines = [bpe.merge(line, pair, chr(token)) for line in lines]
         merges.append((ord(pair[0]), ord(pair[1])))
     return merges
 
@@ -79,18 +94,11 @@ def arms() -> dict[str, Arm]:
     """By what the vocabulary is: its size, and whether its merges stay within GPT-2's pre-tokens."""
     learn_from = texts()[0][:LEARN_FROM]
     return {
-        "512": _arm(bpe.train(learn_from, 512)),
-        "1,024": _arm(bpe.train(learn_from, 1024)),
-        "1,024, across spaces": _arm(bpe.train(learn_from, 1024, LINE)),
-        "1,024, across spaces late": _arm(across_late(learn_from, 768, 1024)),
+        "512": Arm(bpe.train(learn_from, 512)),
+        "1,024": Arm(bpe.train(learn_from, 1024)),
+        "1,024, across spaces": Arm(bpe.train(learn_from, 1024, LINE)),
+        "1,024, across spaces late": Arm(across_late(learn_from, 768, 1024)),
     }
-
-
-def _arm(tokenizer: bpe.Tokenizer) -> Arm:
-    read, unseen, _ = texts()
-    tokens = len(tokenizer.encode(unseen)) / len(unseen.encode())  # of a byte
-    ids = (torch.tensor(tokenizer.encode(text)) for text in (read, unseen))
-    return Arm(tokenizer, *ids, context=round(WINDOW * tokens))
 
 
 def bits_per_byte(arm: Arm, steps: int, rate: float, seed: int) -> float:

@@ -41,7 +41,7 @@ def supports(moved: Moved) -> list[Finding]:
                 f"{setting[0]:,} tokens: tokens with code's merges over those with the other half's",
                 ratios(moved, setting, "code", "other half", TOKENS),
                 at_least=1.05,
-                because=f"at {setting[0]:,} tokens, what another text's tokens cost varies too much to be sure",
+                because=f"what another text's tokens cost is unsure at {setting[0]:,} tokens",
             )
             for setting in (SMALL, LARGE)
         ),
@@ -49,7 +49,7 @@ def supports(moved: Moved) -> list[Finding]:
             "1,024 tokens: drift by the other rule for ties minus drift to the other half",
             differences(moved, SMALL, "ties", "other half", DRIFT),
             at_most=0,
-            because="how far the rule for ties moves cuts varies too much to be sure that it is less than the control",
+            because="how little ties move is unsure",
         ),
     ]
 
@@ -62,7 +62,7 @@ def against(moved: Moved, priced: Mapping[int, Sequence[Sequence[float]]]) -> li
                 f"{setting[0]:,} tokens: drift by merging across spaces over drift to the code's merges",
                 ratios(moved, setting, "across spaces", "code", DRIFT),
                 at_least=1.5,
-                because=f"at {setting[0]:,} tokens a pattern, with the same text, moves cuts farther than other text",
+                because=f"at {setting[0]:,} tokens a pattern moves cuts farther than another text does",
             )
             for setting in (SMALL, LARGE)
         ),
@@ -71,7 +71,7 @@ def against(moved: Moved, priced: Mapping[int, Sequence[Sequence[float]]]) -> li
                 f"{size:,} tokens: price of Hindi by GPT-2's pattern minus price with marks in words",
                 [a - b for a, b in priced[size]],
                 at_least=0.03,
-                because=f"at {size:,} tokens two characters in a pattern change what a language costs",
+                because=f"a class of characters in a pattern changes a language's price at {size:,} tokens",
             )
             for size in priced
         ),
