@@ -179,7 +179,7 @@ def encode_long(word: str, ranks: Mapping[str, int]) -> str:
     can overlap, were put there by one pass from left to right, and so have their turn in that order.
     """
     tokens, waiting = list(word), defaultdict(list)
-    after, before = list(range(1, len(word) + 1)), list(range(-1, len(word) - 1))
+    after, before = list(range(1, len(word) + 1)), list(range(-1, len(word)))
     for place, pair in enumerate(pairs(word)):
         if pair in ranks:
             waiting[pair].append(place)
@@ -194,8 +194,8 @@ def encode_long(word: str, ranks: Mapping[str, int]) -> str:
             after[place] = after[gone]
             if after[place] < len(word):
                 before[after[place]] = place
-            for left in (before[place], place):
-                if left >= 0 and after[left] < len(word):
+            for left in (before[place], place):  # before the first stands -1, the last: nothing comes after it
+                if after[left] < len(word):
                     new = tokens[left] + tokens[after[left]]
                     if new in ranks:
                         if new not in waiting:

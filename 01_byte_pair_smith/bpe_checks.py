@@ -1,27 +1,18 @@
 """What a right `bpe.py` must do. Each check takes the module, so that a reader's functions and a patient can be asked
-the same. Words are random, of few letters: they repeat, overlap and tie. (EXERCISES: of a reader's exercises.)
+the same. Words are random, of few letters: they repeat, overlap and tie. (`bpe_exercise_checks`: the exercises.)
 """
 
-import random
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from bpe_cases import PROSE, drawn_words
 from bpe_drift import boundaries
+from bpe_exercise_checks import EXERCISES
 
 from shared.clinic import Check, refusal
 
-PROSE = (
-    "It's said that the smith's apprentice couldn't weigh 12345 nails; they'll weigh them twice, aaaaa, abababab!\n"
-    "  Two spaces, a tab\tand a line end.\n\n\nNaïve café: 価格は12円です。 Привет, мир! 🙂👍🏽\r\n"
-    "def f(x):\n    return x ** 2  # ----------\n"
-)
-
-
-def _words(seed, n, letters="abc", longest=12):
-    """n random words of few letters: they repeat, overlap and tie."""
-    draw = random.Random(seed)
-    return ["".join(draw.choice(letters) for _ in range(draw.randint(1, longest))) for _ in range(n)]
+__all__ = ["CHECKS", "EXERCISES", "PROSE"]
 
 
 def _encoded(word, ranks):
@@ -71,7 +62,7 @@ def _check_count_pairs(m):
     for name, (words, wanted) in cases.items():
         if (found := dict(m.count_pairs(words))) != wanted:
             return f"{name}, {words}: counted {found}, expected {wanted}"
-    words = {word: often for often, word in enumerate(_words(11, 60), 1)}
+    words = {word: often for often, word in enumerate(drawn_words(11, 60), 1)}
     wanted = Counter()
     for word, often in words.items():
         for a, b in pairwise(word):
@@ -150,7 +141,7 @@ def _check_ties(m):
 
 def _check_rungs(m):
     for seed in range(8):
-        words = _words(seed, 40) + ["abababab", "aaaaaaa"] * 3 + ["é "]
+        words = drawn_words(seed, 40) + ["abababab", "aaaaaaa"] * 3 + ["é "]
         wanted, _ = _learnt(map(m.spell, words), 30)
         for name, rung in _rungs(m).items():
             if (found := rung(words, 30)) != wanted:
@@ -167,10 +158,13 @@ def _check_exhausted(m):
         for name, rung in _rungs(m).items():
             if len(found := rung(words, n)) != wanted:
                 return f"{name} made {len(found)} merges of {n} from {words}, which has {wanted}"
+    for size in (256, 257, 258):
+        if (found := len(m.train("abcab", size).vocab)) != size:
+            return f"of 'abcab' a vocabulary of {size} was asked for, and has {found} tokens"
 
 
 def _check_counts(m):
-    words = [*_words(1, 60), "abababab", "aaaaaaa"]
+    words = [*drawn_words(1, 60), "abababab", "aaaaaaa"]
     corpus = m._Corpus(words)
     for rank, pair in enumerate(_learnt(map(m.spell, words), 25)[0]):
         corpus.merge(pair, chr(256 + rank))
@@ -188,16 +182,24 @@ def _check_rank_order(m):
     if (found := m.encode_word("abc", {"bc": 0, "ab": 1})) != "a\u0100":
         return f"'abc' with the merges bc, ab became {found!r}, expected 'a' and chr(256)"
     for seed in (2, 3):
-        ranks = _ranks(m, _words(seed, 300), 60)
-        for word in map(m.spell, _words(seed + 10, 200) + ["a" * n for n in range(20)]):
+        ranks = _ranks(m, drawn_words(seed, 300), 60)
+        for word in map(m.spell, drawn_words(seed + 10, 200) + ["a" * n for n in range(20)]):
             if (found := m.encode_word(word, ranks)) != (wanted := _encoded(word, ranks)):
                 return f"{m.unspell(word).decode()!r} became {_numbers(found)}, expected {_numbers(wanted)}"
 
 
 def _check_long(m):
-    words = ["a" * 100, "ab" * 90, "", "a", "ab", *_words(4, 20, longest=400), *_words(5, 10, "ab", longest=300)]
+    words = [
+        "a" * 100,
+        "ab" * 90,
+        "",
+        "a",
+        "ab",
+        *drawn_words(4, 20, longest=400),
+        *drawn_words(5, 10, "ab", longest=300),
+    ]
     for seed in (2, 3):
-        ranks = _ranks(m, _words(seed, 300), 60)
+        ranks = _ranks(m, drawn_words(seed, 300), 60)
         for word in map(m.spell, words):
             if (found := m.encode_long(word, ranks)) != (wanted := _encoded(word, ranks)):
                 at = next((i for i, (a, b) in enumerate(zip(found, wanted, strict=False)) if a != b), len(wanted))
@@ -205,9 +207,9 @@ def _check_long(m):
 
 
 def _check_encode(m):
-    tokenizer = m.train(" ".join(_words(2, 300)), 330)
+    tokenizer = m.train(" ".join(drawn_words(2, 300)), 330)
     ranks = {chr(a) + chr(b): rank for rank, (a, b) in enumerate(tokenizer.merges)}
-    words = _words(3, 200) + ["a" * n for n in (1, 2, 63, 64, 65, 100)] + _words(4, 20, longest=300)
+    words = drawn_words(3, 200) + ["a" * n for n in (1, 2, 63, 64, 65, 100)] + drawn_words(4, 20, longest=300)
     for piece in words:
         if (found := tokenizer.encode(piece)) != (wanted := _numbers(_encoded(m.spell(piece), ranks))):
             return f"a word of {len(piece)} letters, {piece[:12]!r}: {found[:8]}, expected {wanted[:8]}"
@@ -221,9 +223,9 @@ def _check_steps(m):
             Counting.looks += 1
             return super().__contains__(pair)
 
-    tokenizer = m.train(" ".join(_words(6, 2000, letters="abcdefgh")), 600)
+    tokenizer = m.train(" ".join(drawn_words(6, 2000, letters="abcdefgh")), 600)
     tokenizer._ranks = Counting(tokenizer._ranks)
-    word = "".join(_words(7, 300, letters="abcdefgh"))
+    word = "".join(drawn_words(7, 300, letters="abcdefgh"))
     tokenizer.encode(word)
     if Counting.looks > 10 * len(word):  # a merge looks at two neighbours, and there are fewer merges than letters: 3
         looks = Counting.looks // len(word)
@@ -316,6 +318,49 @@ def _check_stream(m):
                 parts = [text[i : i + size] for i in range(0, len(text), size)]
                 if list(tokenizer.encode_stream(parts, allowed)) != wanted:
                     return f"in pieces of {size} characters the text has other tokens than as a whole"
+
+
+def _check_stream_lookahead(m):
+    pattern = r" ?\p{L}+|\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))|[^\p{L}\p{N}]"  # 1234567 is cut by where it ends
+    text = "nails 12345678901 bars"
+    tokenizer = m.train("12345678 " * 5 + text, 300, pattern)
+    if (found := list(tokenizer.encode_stream(text))) != (wanted := tokenizer.encode(text)):
+        return f"a pattern that looks to the end of a number: {len(found)} tokens letter by letter, {len(wanted)} whole"
+
+
+def _check_stream_reads_little(m):
+    for name, text in (("prose", PROSE * 4), ("one long word", "abcd" * 300)):
+        tokenizer, lengths = _small(m, specials=["<|end|>"]), []
+        settle = tokenizer._encode_settled
+        tokenizer._encode_settled = lambda held, *rest, settle=settle, n=lengths: (
+            n.append(len(held)) or settle(held, *rest)
+        )
+        list(tokenizer.encode_stream(text, "all"))
+        if not len(text) < sum(lengths) < 4 * len(text):  # 2 to 3 here: what is held doubles before it is read again
+            return (
+                f"{name}, letter by letter: each letter was read {sum(lengths) / len(text):.0f} times, expected 2 or 3"
+            )
+        if name == "prose" and not 0 < max(lengths) < 100:
+            return f"of prose {max(lengths, default=0)} characters were held at a time, expected some tens"
+
+
+def _check_memory(m):
+    tokenizer, made = m.Tokenizer([]), []
+    make = tokenizer._words.make
+    tokenizer._words.make = lambda piece: made.append(piece) or make(piece)
+    text = " ".join([*(f"x{i}" for i in range(500)), "y" * 255])
+    for _ in range(2):
+        tokenizer.encode(text)
+        tokenizer.encode(text + "!")  # another stretch at the end
+    words = len(set(m.split(text))) + 1
+    if len(made) != words:
+        return f"{words} different words were merged {len(made)} times in four texts, expected once each"
+    z = ord(m.spell("z"))
+    tokenizer = m.Tokenizer([(z, z), *((256 + i, 256 + i) for i in range(7))])
+    for _ in range(2):
+        tokenizer.encode("z" * 10_000)
+    if (longest := max(map(len, [*tokenizer._words, *tokenizer._stretches]))) > 1000:
+        return f"a word of {longest} letters was remembered"
 
 
 def _check_decoding(m):
@@ -474,55 +519,22 @@ CHECKS = [
         ["Tokenizer"],
     ),
     Check(
+        "a stream holds all of a text whose pattern may look to its end",
+        _check_stream_lookahead,
+        "Of which patterns is it known how far they look?",
+    ),
+    Check(
+        "a stream holds little, and reads no letter again and again",
+        _check_stream_reads_little,
+        "When is what is held read again?",
+    ),
+    Check(
+        "a word is merged once, however often it stands, and a long one is not kept",
+        _check_memory,
+        "What is remembered from one text to the next?",
+    ),
+    Check(
         "tokens one by one give the same text", _check_decoding, "What if a token is half a character?", ["Tokenizer"]
     ),
     Check("what cannot work is refused in words", _check_inputs),
-]
-
-
-def _check_digits(m):
-    text = "1234567 nails, 12 bars, x1000y, ٣٤٥٦"
-    wanted = ["1", "234", "567", "12", "1", "000", "٣", "٤٥٦"]
-    if (found := m.regex.findall(m.DIGITS_FROM_THE_RIGHT, text)) != wanted:
-        return f"found {found}, expected {wanted}"
-
-
-def _check_dropout(m):
-    ranks = {pair: rank for rank, pair in enumerate(m.bpe.learn_by_recounting(_words(8, 200), 40))}
-    chance = random.Random(0)
-    for word in map(m.bpe.spell, _words(9, 30)):
-        if (found := m.encode_with_dropout(word, ranks, 0.0, chance)) != (wanted := m.bpe.encode_word(word, ranks)):
-            return f"dropping nothing, {word!r} became {_numbers(found)}, expected {_numbers(wanted)}"
-        if (found := m.encode_with_dropout(word, ranks, 1.0, chance)) != word:
-            return f"dropping each merge, {word!r} became {_numbers(found)}, expected itself"
-    merged = sum(m.encode_with_dropout("ab", {"ab": 0}, 0.25, chance) == "\u0100" for _ in range(4000)) / 4000
-    if abs(merged - 0.75) > 0.035:  # five standard deviations
-        return f"'ab' was merged in {merged:.3f} of 4000 draws, expected 0.75 where a quarter is dropped"
-    draws = Counter(m.encode_with_dropout("aaa", {"aa": 0}, 0.5, chance) for _ in range(4000))
-    for found, wanted in (("\u0100a", 0.5), ("a\u0100", 0.25), ("aaa", 0.25)):
-        if abs(draws[found] / 4000 - wanted) > 0.04:
-            return f"'aaa' became {_numbers(found)} in {draws[found] / 4000:.3f} of 4000 draws, expected {wanted}"
-
-
-def _check_heal(m):
-    tokenizer = m.bpe.train(PROSE, 330, specials=["it<|end|>"])
-    for prompt in ("It's said that the smith's appren", "they'll weigh ", "価格は", "it"):
-        *before, last = tokenizer.encode(prompt)
-        kept, may = m.heal(tokenizer, prompt)
-        if list(kept) != before:
-            return f"{prompt!r}: kept {kept}, expected all tokens but the last: {before}"
-        wanted = {i for i, token in enumerate(tokenizer.vocab[:330]) if token[: len(tokenizer.vocab[last])]
-                  == tokenizer.vocab[last]}  # fmt: skip
-        if set(may) != wanted:
-            return f"{prompt!r}: {len(set(may))} tokens may follow, expected the {len(wanted)} that begin with the last"
-
-
-EXERCISES = [
-    Check("digits are grouped in threes from the right", _check_digits, "At most three digits: how many may follow?"),
-    Check(
-        "each place of a merge is dropped with the chance that was given, at each step anew",
-        _check_dropout,
-        "Which places may be merged in this step, and which of those that are left goes first?",
-    ),
-    Check("a healed prompt may go on with what begins like its last token", _check_heal),
 ]
