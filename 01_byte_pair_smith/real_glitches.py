@@ -36,12 +36,15 @@ def norms() -> torch.Tensor:
 
 def nearest_ids(i: int, n: int, left_out: set[int]) -> Ids:
     """The n tokens whose ids are nearest to a token's, of those that begin with a space as it does or does not, and
-    that have as many bytes, or two more or less. left_out: ids that are not wanted, such as its own."""
+    that have as many bytes, or two more or less. left_out: ids that are not wanted, besides its own."""
     vocab, sizes = model_and_tokenizer()[1].vocab, range(-2, 3)
     alike = [
         j
         for token, j in token_ids().items()
-        if j not in left_out and len(token) - len(vocab[i]) in sizes and token[:1].isspace() == vocab[i][:1].isspace()
+        if j != i
+        and j not in left_out
+        and len(token) - len(vocab[i]) in sizes
+        and token[:1].isspace() == vocab[i][:1].isspace()
     ]
     return sorted(alike, key=lambda j: (abs(i - j), j))[:n]
 

@@ -1,6 +1,6 @@
 """How does a real model read its tokens? python real_tokens_sweep.py
 
-Writes results/real_tokens.json, which the notebook shows; ten minutes on one core. Nothing is trained.
+Writes results/real_tokens.json, which the notebook shows; up to half an hour on one core. Nothing is trained.
 SmolLM2-135M-Instruct (4-bit weights), by `real_tokens` and `real_glitches`:
 
     prompt      a template's prompts with nothing, a space, a comma and a line end behind them, and with the space

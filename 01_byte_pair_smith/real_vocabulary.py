@@ -41,7 +41,9 @@ KINDS = {  # of tokens: the first pattern that fits the whole token
     "a contraction's end": r"'(?:[sdmt]|ll|ve|re)",
 }
 PART, CONTROL = "part of a character", "a control token"
+KIND = {name: regex.compile(pattern) for name, pattern in KINDS.items()}
 SCRIPTS = ("Latin", "Greek", "Cyrillic", "Devanagari", "Arabic", "Hebrew", "Han", "Hiragana", "Katakana", "Hangul")
+SCRIPT = {name: regex.compile(rf"\p{{Script={name}}}") for name in SCRIPTS}
 
 
 def signs_to_bytes(signs: str) -> bytes:
@@ -182,7 +184,7 @@ def kind(token: bytes) -> str:
         text = token.decode()
     except UnicodeDecodeError:
         return PART
-    return next(name for name, pattern in KINDS.items() if regex.fullmatch(pattern, text))
+    return next(name for name, pattern in KIND.items() if pattern.fullmatch(text))
 
 
 def kinds() -> Counter:
@@ -192,10 +194,11 @@ def kinds() -> Counter:
 
 def scripts() -> Counter:
     """How many tokens have letters, and of which script, by their first letter."""
-    first = [regex.search(r"\p{L}", token.decode("utf-8", "ignore")) for token in token_ids()]
+    letter = regex.compile(r"\p{L}")
+    first = [letter.search(token.decode("utf-8", "ignore")) for token in token_ids()]
     letters = [it.group() for it in first if it]
     return Counter(
-        next((s for s in SCRIPTS if regex.match(rf"\p{{Script={s}}}", letter)), "another") for letter in letters
+        next((name for name, pattern in SCRIPT.items() if pattern.match(letter)), "another") for letter in letters
     )
 
 

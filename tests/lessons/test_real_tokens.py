@@ -151,7 +151,7 @@ def test_a_token_said_again(small, tokenizer):
 
 
 def test_neighbours_by_id_are_alike(small, tokenizer):
-    near = real_glitches.nearest_ids(48047, 4, {48046, 48047})
+    near = real_glitches.nearest_ids(48047, 4, {48046})
     assert len(near) == 4 and not {48046, 48047} & set(near)
     for i in near:
         assert tokenizer.vocab[i].startswith(b" ") and abs(len(tokenizer.vocab[i]) - len(tokenizer.vocab[48047])) <= 2
