@@ -359,7 +359,7 @@ def _check_memory(m):
     tokenizer = m.Tokenizer([(z, z), *((256 + i, 256 + i) for i in range(7))])
     for _ in range(2):
         tokenizer.encode("z" * 10_000)
-    if (longest := max(map(len, [*tokenizer._words, *tokenizer._stretches]))) > 1000:
+    if (longest := max(map(len, [*tokenizer._words, *tokenizer._stretches]), default=0)) > 1000:
         return f"a word of {longest} letters was remembered"
 
 
