@@ -210,8 +210,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="The model answers, a little worse than it was measured to. Training rows and prompts decode to what "
-        "everybody expects at a glance.",
+        symptom="Each prompt has a token more than a healthy program's. Decoded, all of them look right at a glance.",
         hints=[
             "Each check of the tokenizer passes. What is handed to the model?",
             "Count each special token of the prompt.",
@@ -326,7 +325,7 @@ FAULTS = [
                 in_caller=True,
             )
         ],
-        symptom="A model that was trained on the rows never ends its text. It writes '<|end|>' and goes on.",
+        symptom="In the rows the end of each document can be read, and yet the program finds no document there.",
         hints=[
             "Each check passes. Where is a document's end written?",
             "How many documents does the program find in its own rows?",
@@ -552,8 +551,8 @@ FAULTS = [
         name="UTF-8 is read as Latin-1, a character for each byte, and what comes out of the rows is turned back: the "
         "round trip is right, and a prompt has other tokens than the rows",
         changes=[LATIN, BACK],
-        symptom="Each document comes back from the rows. The model that was trained on them answers English questions, "
-        "and takes all others for noise.",
+        symptom="Each document comes back from the rows as it was. Texts that are not plain English take up to four "
+        "times the tokens.",
         hints=[
             "Each check passes. Is the same text the same tokens, in a row and in a prompt?",
             "How does the program come from bytes to text, and from ids?",

@@ -118,7 +118,7 @@ def test_runs_and_ties_are_hugging_faces(rung, pattern, texts):
 
 
 @published
-@checked(max_examples=100)
+@checked(max_examples=60)
 @given(text=st.text(known, max_size=60) | signs)
 def test_splits_and_ids_are_those_of_the_libraries(pattern, text):
     """Any text, with merges that join anything, the first time and when its stretches are remembered."""
@@ -204,7 +204,7 @@ fragments += ["\n", "\r\n", "\t", "1", "12", "345", "é", "🙂", "\u0301", "A",
 
 
 @any_pattern
-@checked(max_examples=100)
+@checked(max_examples=60)
 @given(
     text=st.lists(st.sampled_from(fragments), max_size=20).map("".join),
     cuts=st.lists(st.integers(0, 60), max_size=12) | st.just(range(60)),
