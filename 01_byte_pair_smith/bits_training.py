@@ -13,12 +13,12 @@ from functools import cache, cached_property
 
 import bpe
 import torch
+from bpe_patterns import LINE
 
 from shared.tiny_lm import TinyLM
 from shared.training import evaluate, fit
 from shared.world import BASE, HELD_OUT, stories
 
-LINE = r"[^\n]+|\n+"  # a pre-token is a line: merges may cross spaces
 WINDOW, BATCH = 256, 16  # bytes read at once, on average; windows in a step
 WIDTH, LAYERS, HEADS = 64, 2, 4
 STORIES, LEARN_FROM = 8000, 300_000  # to read; characters of them that a tokenizer learns from

@@ -113,6 +113,12 @@ def _check_any_bytes(m):
         return f"'A A b' with the merge of ' ' and 'A' has the ids {ids}, expected [32, 256, 220, 65] as GPT-2 counts"
 
 
+def _check_no_byte(m):
+    return refusal(
+        [("the token 256", "", lambda: m.unspell("a\u0100")), ("the token 300", "", lambda: m.unspell("\u012c"))]
+    )
+
+
 def _check_wikipedia(m):
     tokenizer = m.train("aaabdaaabac", 259, pattern=None)
     made = tokenizer.vocab[256:]
@@ -371,6 +377,9 @@ def _check_decoding(m):
             return f"{text!r}, token by token, came as {found!r}"
         if (cut := "".join(tokenizer.decode_stream(ids[:-1]))) != tokenizer.decode(ids[:-1]):
             return f"{text!r} without its last byte came as {cut!r}, expected U+FFFD at the end"
+    data, wanted = b"\xff" + "hé!".encode(), ["\ufffd", "h", "é", "!"]
+    if (found := [text for text in tokenizer.decode_stream(tokenizer.encode(data)) if text]) != wanted:
+        return f"{data}, byte by byte, comes in the pieces {found}, expected {wanted}"
 
 
 def _check_inputs(m):
@@ -425,7 +434,13 @@ CHECKS = [
         "any bytes come back, also those that are no text",
         _check_any_bytes,
         "What stands in a str for a byte that is no UTF-8?",
-        ["BYTES"],
+        ["spell", "unspell", "BYTES"],
+    ),
+    Check(
+        "a merged token is refused where a byte is expected",
+        _check_no_byte,
+        "Which tokens are bytes?",
+        ["unspell"],
     ),
     Check(
         "aaabdaaabac becomes what it becomes on paper",

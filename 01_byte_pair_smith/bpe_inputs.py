@@ -53,7 +53,7 @@ def check_lacks(text: str, specials: Collection[str]) -> None:
     if found := [(text.find(special), special) for special in specials if special in text]:
         at, special = min(found)
         what = f"the text holds the special token {special!r}, at character {at}"
-        raise ValueError(f"{what}: allow it, or forbid it no more, and it is text like any text")
+        raise ValueError(f"{what}: name it in `allowed`, or leave it out of `forbidden` to have it encoded as letters")
 
 
 def checked_ids(ids: Iterable[int], n: int) -> list[int]:

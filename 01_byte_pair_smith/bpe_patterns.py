@@ -44,6 +44,7 @@ GPT4O_PIECES = {
     "white space": r"\s+",
 }
 GPT2, GPT4, GPT4O = ("|".join(pieces.values()) for pieces in (GPT2_PIECES, GPT4_PIECES, GPT4O_PIECES))
+LINE = r"[^\n]+|\n+"  # no model's: a pre-token is a line, and merges cross spaces
 KNOWN = (GPT2, GPT4, GPT4O)  # of these it is known how far they look ahead
 
 # Each of the three begins a new pre-token at a single space between two signs that are no white space, whatever stands

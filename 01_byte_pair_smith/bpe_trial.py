@@ -19,12 +19,12 @@ from itertools import pairwise
 
 import bpe
 from bpe_drift import drift, within_words
+from bpe_patterns import LINE
 from bpe_texts import PARAGRAPHS, SENTENCES
 
 from shared.corpus import python_docs
 
 MODULES = ["argparse", "ast", "difflib", "doctest", "inspect", "pickle", "tarfile", "typing", "zipfile"]
-LINE = r"[^\n]+|\n+"  # a pre-token is a line: merges may cross spaces
 WITH_MARKS = (  # GPT-2's pattern, but a vowel sign or an accent goes with its letter
     bpe.GPT2.replace(r"?\p{L}+", r"?[\p{L}\p{M}]+").replace(r"[^\s\p{L}\p{N}]", r"[^\s\p{L}\p{M}\p{N}]")
 )

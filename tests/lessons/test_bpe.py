@@ -18,6 +18,7 @@ import tiktoken
 import tokenizers
 import torch
 from bpe_checks import EXERCISES, PROSE
+from folded import solutions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tiktoken_ext import openai_public
@@ -456,7 +457,7 @@ def encode_word(word, ranks):
 
 
 def spell(piece):
-    return "".join(chr(bpe.BYTES.index(byte)) for byte in piece.encode())
+    return "".join(chr(bpe.BYTES.index(byte)) for byte in piece.encode("utf-8", "surrogateescape"))
 
 
 def unspell(word):
@@ -501,34 +502,9 @@ def test_wrong_counts_are_caught(function):
     assert not try_out(bpe, function, name="count_pairs").passes
 
 
-def encode_with_dropout(word, ranks, p, chance):
-    while True:
-        pairs = enumerate(map("".join, pairwise(word)))
-        found = [(ranks[pair], at) for at, pair in pairs if pair in ranks and chance.random() >= p]
-        if not found:
-            return word
-        rank, at = min(found)
-        word = word[:at] + chr(256 + rank) + word[at + 2 :]
-
-
-def heal(tokenizer, prompt):
-    *kept, last = tokenizer.encode(prompt)
-    plain = tokenizer.vocab[: 256 + len(tokenizer.merges)]
-    return kept, [i for i, token in enumerate(plain) if token.startswith(tokenizer.vocab[last])]
-
-
 def drop_once(word, ranks, p, chance):
     """Pairs are dropped once, not at each step anew."""
     return bpe.encode_word(word, {pair: rank for pair, rank in ranks.items() if chance.random() >= p})
-
-
-RIGHT = {
-    "DIGITS_FROM_THE_RIGHT": r"\p{N}{1,3}(?=(?:\p{N}{3})*(?!\p{N}))",
-    "encode_with_dropout": encode_with_dropout,
-    "heal": heal,
-    "bpe": bpe,
-    "regex": regex,
-}
 
 
 @pytest.mark.parametrize(
@@ -542,5 +518,6 @@ RIGHT = {
 )
 def test_exercises_tell_right_from_wrong(number, wrong):
     check = EXERCISES[number]
-    assert holds_on(check.test, SimpleNamespace(**RIGHT)) is None
-    assert holds_on(check.test, SimpleNamespace(**RIGHT | wrong)) is not None
+    right = {"bpe": bpe} | solutions(bpe, "bpe_vis.ipynb", regex=regex)
+    assert holds_on(check.test, SimpleNamespace(**right)) is None
+    assert holds_on(check.test, SimpleNamespace(**right | wrong)) is not None
