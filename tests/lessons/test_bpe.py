@@ -461,6 +461,8 @@ def spell(piece):
 
 
 def unspell(word):
+    if merged := [token for token in word if ord(token) > 255]:
+        raise ValueError(f"{merged[0]!r} is no byte")
     return bytes(bpe.BYTES[ord(token)] for token in word)
 
 
