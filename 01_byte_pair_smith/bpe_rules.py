@@ -11,7 +11,7 @@ with merges across spaces 0.42, with the other rule for ties 0.02 and 0.00. The 
 tokens and by 0.09 and 0.13 at 512.
 
 moved[size, share][name] is a list over seeds of (drift, drift within words, tokens); priced[size] a list of prices by
-GPT-2's pattern and with marks; bits[arm, steps] a list over seeds.
+GPT-2's pattern and with marks, where half of the text is Hindi; bits[arm, steps] a list over seeds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -62,7 +62,7 @@ def against(moved: Moved, priced: Mapping[int, Sequence[Sequence[float]]]) -> li
                 f"{setting[0]:,} tokens: drift by merging across spaces over drift to the code's merges",
                 ratios(moved, setting, "across spaces", "code", DRIFT),
                 at_least=1.5,
-                because=f"at {setting[0]:,} tokens a pattern moves cuts farther than another text does",
+                because=f"at {setting[0]:,} tokens a pattern moves cuts farther than code's text does",
             )
             for setting in (SMALL, LARGE)
         ),

@@ -23,6 +23,7 @@ from bpe_patterns import LINE
 from bpe_texts import PARAGRAPHS, SENTENCES
 
 from shared.corpus import python_docs
+from shared.texts import OWN, texts
 
 MODULES = ["argparse", "ast", "difflib", "doctest", "inspect", "pickle", "tarfile", "typing", "zipfile"]
 WITH_MARKS = (  # GPT-2's pattern, but a vowel sign or an accent goes with its letter
@@ -81,14 +82,18 @@ class Move:
 def moves(seed: int, size: int, share: float, ties: bool = False) -> dict[str, Move]:
     """How far the cuts of unread prose move from those of a tokenizer of `size` tokens learnt from half of the prose.
 
-    Changed is the text ("other half", "code") or, with the same half, a decision: the pattern ("GPT-4's pattern",
-    "across spaces"), the size of the vocabulary ("half the vocabulary") or, if asked for, the rule for ties ("ties").
+    Changed is the text ("other half", "code", "other English": this course's own texts, and as a control for their
+    size "other half, as little") or, with the same half, a decision: the pattern ("GPT-4's pattern", "across spaces"),
+    the size of the vocabulary ("half the vocabulary") or, if asked for, the rule for ties ("ties").
     """
     half, other = halves(prose(), seed, share)
     first = bpe.train(half, size)
+    little = "\n\n".join(texts()[name] for name in OWN)
     changed = {
         "other half": bpe.train(other, size),
         "code": bpe.train(halves(code(), seed, share)[0], size),
+        "other half, as little": bpe.train(other[: len(little)], size),
+        "other English": bpe.train(little, size),
         "GPT-4's pattern": bpe.train(half, size, bpe.GPT4),
         "across spaces": bpe.train(half, size, LINE),
         "half the vocabulary": bpe.Tokenizer(first.merges[: size // 2 - 256]),
@@ -103,12 +108,12 @@ def moves(seed: int, size: int, share: float, ties: bool = False) -> dict[str, M
     }
 
 
-def price(seed: int, size: int, pattern: str) -> float:
+def price(seed: int, size: int, pattern: str, docs: int = 0) -> float:
     """Tokens of Hindi over those of English in ten sentences that say the same, by a tokenizer that has learnt from the
-    other thirty and the paragraph, in both languages."""
+    other thirty and the paragraph, in both languages, and from `docs` characters of Python's documentation."""
     drawn = random.Random(seed).sample(SENTENCES, len(SENTENCES))
     learn_from = [text for pair in drawn[:30] for text in pair] + [PARAGRAPHS["English"], PARAGRAPHS["Hindi"]]
-    tokenizer = bpe.train(learn_from, size, pattern)
+    tokenizer = bpe.train([*learn_from, prose()[:docs]], size, pattern)
     english, hindi = (sum(len(tokenizer.encode(text)) for text in texts) for texts in zip(*drawn[30:], strict=True))
     return hindi / english
 
