@@ -62,7 +62,7 @@ def against(moved: Moved, priced: Mapping[int, Sequence[Sequence[float]]]) -> li
                 f"{setting[0]:,} tokens: drift by merging across spaces over drift to the code's merges",
                 ratios(moved, setting, "across spaces", "code", DRIFT),
                 at_least=1.5,
-                because=f"at {setting[0]:,} tokens a pattern moves cuts farther than code's text does",
+                because=f"at {setting[0]:,} tokens a pattern moves cuts farther than code does",
             )
             for setting in (SMALL, LARGE)
         ),
