@@ -51,7 +51,7 @@ def unbarred(vectors: torch.Tensor, asked: torch.Tensor) -> float:
     units = skipgram.cosine(vectors, torch.eye(vectors.shape[1], dtype=vectors.dtype))  # rows of length 1
     a, b, c, d = asked.T
     nearest = torch.cat(
-        [skipgram.cosine(each, vectors).argmax(dim=1) for each in (units[b] - units[a] + units[c]).split(64)]
+        [skipgram.cosine(each, vectors).argmax(dim=1) for each in (units[b] - units[a] + units[c]).split(256)]
     )
     return (nearest == d).double().mean().item()
 
@@ -126,9 +126,10 @@ def topics(rows: np.ndarray, labels: int, splits: range) -> float:
     return float(np.mean(found))
 
 
-def rated(vectors: torch.Tensor, ids: Mapping[str, int], measure: Callable = skipgram.cosine) -> np.ndarray:
+def rated(vectors: torch.Tensor, ids: Mapping[str, int], measure: Callable = skipgram.cosine, which="") -> np.ndarray:
     """How near the words of each rated pair are, beside its two ratings: (n, 3); without pairs of unknown words."""
-    rows = [(ids[a], ids[b], alike, together) for a, b, alike, together in rated_pairs() if a in ids and b in ids]
+    known = [row for row in rated_pairs(which) if row[0] in ids and row[1] in ids]
+    rows = [(ids[a], ids[b], alike, together) for a, b, alike, together in known]
     near = torch.cat([measure(vectors[a : a + 1], vectors[b : b + 1])[0] for a, b, _, _ in rows])
     return np.column_stack([near.double().numpy(), [row[2:] for row in rows]])
 

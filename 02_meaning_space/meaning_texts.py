@@ -25,7 +25,7 @@ LISTS = """one two three four five · for while if else elif try except finally 
 int float complex bool str bytes list tuple dict set · return raise assert yield import
 valueerror typeerror keyerror indexerror attributeerror nameerror runtimeerror oserror"""
 LABELS = (32, 448)  # how many paragraphs a classifier learns from: 4 of each topic on average, and 70 % of all
-RATED = Path(__file__).with_name("rated_pairs.txt")
+RATED = {name: Path(__file__).with_name(f"rated_pairs{name}.txt") for name in ("", "_later")}
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,10 @@ def labelled() -> tuple[torch.Tensor, torch.Tensor]:
     return tally.double(), torch.tensor([name for name, _ in rows])
 
 
-def rated_pairs() -> list[tuple[str, str, int, int]]:
-    """Sixty pairs of words, how alike the two are, and how much the one makes think of the other, 0 to 6 each."""
-    rows = [line.split() for line in RATED.read_text(encoding="utf-8").splitlines()]
+def rated_pairs(which: str = "") -> list[tuple[str, str, int, int]]:
+    """Pairs of words, how alike the two are, and how much the one makes think of the other, 0 to 6 each.
+
+    which: "" for sixty pairs of words of the story world, "_later" for forty-three others.
+    """
+    rows = [line.split() for line in RATED[which].read_text(encoding="utf-8").splitlines()]
     return [(a, b, int(alike), int(together)) for a, b, alike, together in rows]
