@@ -15,16 +15,16 @@ RATES = {  # of the documentation, by width and length
     (24, 120): (0.08, 0.16, 0.32),
     (24, 480): (0.02, 0.04, 0.08),
     (100, 120): (0.02, 0.04, 0.08, 0.16),
-    (100, 480): (0.01, 0.02, 0.04, 0.08),
+    (100, 480): (0.005, 0.01, 0.02, 0.04, 0.08),
     (300, 120): (0.02, 0.04, 0.08, 0.16),
     (300, 480): (0.01, 0.02, 0.04, 0.08),
 }
 WORLD_RATES = {  # of the world, by documents, width and length
-    (1000, 24, 120): (0.04, 0.08, 0.16, 0.32),
-    (1000, 24, 480): (0.04, 0.08, 0.16),
-    (9000, 24, 120): (0.04, 0.08, 0.16),
+    (1000, 24, 120): (0.04, 0.08, 0.16, 0.32, 0.64),
+    (1000, 24, 480): (0.04, 0.08, 0.16, 0.32),
+    (9000, 24, 120): (0.04, 0.08, 0.16, 0.32),
     (9000, 24, 480): (0.02, 0.04, 0.08),
-    (9000, 100, 120): (0.04, 0.08, 0.16),
+    (9000, 100, 120): (0.02, 0.04, 0.08, 0.16),
 }
 JOBS = [trained("docs", *arm, rate, 0) for arm, rates in RATES.items() for rate in rates]
 JOBS += [
@@ -43,15 +43,19 @@ SWEEP = Sweep(
 
 
 def best_rates(rows: list[dict]) -> dict[tuple, tuple[float, bool]]:
-    """For each arm, (width, length) or (documents, width, length), the rate of the best score, and whether it is the
-    lowest or the highest that was tried."""
+    """For each arm, (width, length) or (documents, width, length), the rate of the best score, of equal ones the middle
+    one, and whether it is the lowest or the highest that was tried."""
     arms: dict[tuple, dict[float, float]] = {}
     for row in rows:
         arm = (*([row["size"]] if "size" in row else []), row["d"], row["steps"])
         score = row["shares"]["kinds" if "size" in row else "topics by 448"]
         arms.setdefault(arm, {})[row["rate"]] = score
-    best = {arm: max(scores, key=scores.get) for arm, scores in arms.items()}
-    return {arm: (rate, rate in (min(arms[arm]), max(arms[arm]))) for arm, rate in best.items()}
+    best = {}
+    for arm, scores in arms.items():
+        equal = sorted(rate for rate, score in scores.items() if score == max(scores.values()))
+        rate = equal[len(equal) // 2]
+        best[arm] = rate, rate in (min(scores), max(scores))
+    return best
 
 
 def stored_best() -> dict[tuple, tuple[float, bool]]:
