@@ -209,7 +209,7 @@ FAULTS = [
         ],
         symptom="The full softmax trains for a while. Then its loss is infinite.",
         hints=["What is the smallest number above 0 in float32?", "What is e to the power -104?"],
-        seen_in="no thread of this very line; the kind is why log_softmax exists",
+        seen_in="deeplearning4j/nd4j#458 (a loss that underflowed takes the logarithm with the softmax; merged there)",
         evidence=evidence.gaps,
     ),
     Fault(
@@ -249,7 +249,7 @@ FAULTS = [
         name="nothing: the patient is healthy. A space may be turned without a change of any dot product, so two runs' "
         "numbers have nothing to do with each other; which words are near is what they share",
         changes=[],
-        symptom="Trained twice on one text, with two seeds, it gives a word two vectors that are nearly at a right angle.",
+        symptom="Trained with two seeds on one text, it gives a word two vectors that are nearly at a right angle.",
         hints=["Turn all vectors, w and c, by the same rotation. What does the loss say?"],
         seen_in="deeplearning4j/deeplearning4j#699 is a relative: vectors that vary from run to run.",
         evidence=evidence.two_runs,
@@ -279,7 +279,7 @@ FAULTS = [
         changes=[Change(LEFT, "left = 1 - i / len(order)")],
         symptom="In its last passes it still takes steps as long as in the first.",
         hints=["Of what is `left` the share that is left?"],
-        seen_in="no thread",
+        seen_in="deeplearning4j/deeplearning4j#3278 (a log there shows the rate begin anew with each epoch)",
         evidence=evidence.batches,
     ),
     Fault(
@@ -333,7 +333,7 @@ FAULTS = [
         ],
         symptom="Of the same documents it makes a third more pairs than it should.",
         hints=["How long is the longest row? How long is a sentence?"],
-        seen_in="no thread",
+        seen_in="tensorflow/models#2521 (sentences joined to one long list of words, asked about there)",
         evidence=evidence.company,
         holds=_sentences_stay_apart,
     ),
@@ -382,7 +382,7 @@ FAULTS = [
     Fault(
         name="two faults: words are read in alphabetical order and vectors are not; and the reach falls one short",
         changes=[Change(UNSORTED, SORTED, in_caller=True), SHORT],
-        symptom="Its lists are nonsense once it has been saved. With that mended it still makes fewer pairs than it should.",
+        symptom="Its lists are nonsense once it has been saved. With that mended it still makes too few pairs.",
         hints=["Look at the lists before it is saved, and after.", "How far does a window of 3 reach?"],
         seen_in="bheinzerling/bpemb#7 and Andras7/word2vec-pytorch#10, one of each",
         evidence=evidence.saved_and_reached,
