@@ -217,14 +217,14 @@ def step(w, c, squares, centres, contexts, negatives, rate: float) -> None:
     move(c, squares[1], torch.cat([contexts, negatives.flatten()]), torch.cat([dc, dn.flatten(0, 1)]), rate)
 
 
-def move(table, squares, rows, slopes, rate: float) -> None:
-    """Subtract each slope from its row, in place, over the root of what the row's squares add up to.
+def move(table, squares, rows, slopes, rate: float) -> torch.Tensor:
+    """Subtract each slope from its row, over the root of what the row's squares add up to; in place. Returns table.
 
     table: (V, d). squares: (V,): each slope first adds the mean of its squared numbers to its row's. rows: (n,) ids, a
     row may come many times; slopes: (n, d).
     """
     squares.index_add_(0, rows, slopes.square().mean(dim=1))
-    table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])
+    return table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])
 
 
 def train_expected(

@@ -171,7 +171,8 @@ def analogies(helper, caller):
     pairs = list(COUNTRY_OF.items())[:6]
     generator = torch.Generator().manual_seed(0)
     capitals = torch.randn(6, 12, generator=generator)
-    vectors = torch.cat([capitals, capitals + 0.1 * torch.randn(12, generator=generator)])
+    step, noise = torch.randn(12, generator=generator), torch.randn(6, 12, generator=generator)
+    vectors = torch.cat([capitals, capitals + 0.1 * step + 0.3 * noise])
     names = [capital for capital, _ in pairs] + [country for _, country in pairs]
     lines = [f"{pairs[0][0]} is to {pairs[0][1]} as ... is to ..."]
     for i in range(1, 6):
@@ -232,7 +233,8 @@ def batches(helper, caller):
         ends = [len(ids) * n // 6 for n in range(1, 7)]
         seen = [len(ids[:end].unique()) for end in ends]
         lines.append(_row(f"{name}: different pairs seen", seen))
-        lines.append(_row("    rate of the last step", [f"{rates[len(rates) * n // 6 - 1]:.3f}" for n in range(1, 7)]))
+        parts = [rates[len(rates) * n // 6 : len(rates) * (n + 1) // 6] for n in range(6)]
+        lines.append(_row("    largest rate of a step, about then", [f"{max(part):.2f}" for part in parts]))
         axes[0].plot(rates, label=name, color=STYLES[name]["color"], linestyle=STYLES[name]["linestyle"])
         axes[1].plot(range(1, 7), seen, label=name, **STYLES[name])
     axes[0].set(xlabel="step", ylabel="rate", ylim=(0, None))

@@ -76,7 +76,7 @@ SHORT = Change(REACH, "reach = torch.randint(1, max(window, 2), ids.shape, gener
 PADDED = Change(MEAN, "return self.vectors[padded].mean(dim=1)", in_caller=True)
 UNSORTED = "return [row[0] for row in rows], torch.tensor([[float(x) for x in row[1:]] for row in rows])"
 SORTED = "return sorted(row[0] for row in rows), torch.tensor([[float(x) for x in row[1:]] for row in rows])"
-ADD = "table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])"
+ADD = "return table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])"
 
 FAULTS = [
     Fault(
@@ -118,7 +118,15 @@ FAULTS = [
     ),
     Fault(
         name="all slopes of a row are worked out, and only one of them is subtracted",
-        changes=[Change(ADD, "table[rows] -= slopes * (rate / squares[rows].sqrt())[:, None]")],
+        changes=[
+            Change(
+                ADD,
+                """
+                table[rows] -= slopes * (rate / squares[rows].sqrt())[:, None]
+                return table
+                """,
+            )
+        ],
         symptom="Common words learn hardly more than rare ones.",
         hints=["Put one word into a batch twice.", "What does table[[1, 1]] -= 1 do?"],
         seen_in="numpy/numpy#8866, pytorch/pytorch#3844, pymc-devs/pytensor#2242",
