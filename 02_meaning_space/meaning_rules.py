@@ -8,7 +8,7 @@ words as a bag of one-hot vectors against the mean of their trained vectors, by 
 
 from shared.finding import Finding
 
-JUDGES = (1, 2, 3, 4)
+JUDGES = (1, 2, 3)
 LENGTHS = (120, 480)
 FEW, MANY = 32, 448
 

@@ -1,7 +1,7 @@
 """Which vectors know what, at which width, after how much training? python meaning_sweep.py
 
 Writes results/meaning.json, which the notebook shows; about ten minutes on one core. What a run is: `meaning_runs`.
-Each trained arm runs at its best rate by seed 0 (`meaning_rate_sweep`); seeds 1 to 4 judge (`meaning_rules`).
+Each trained arm runs at its best rate by seed 0 (`meaning_rate_sweep`); seeds 1 to 3 judge (`meaning_rules`).
 """
 
 import sys
