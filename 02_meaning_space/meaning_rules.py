@@ -44,7 +44,7 @@ def supports(rows: list[dict], real: list[dict], chance: float) -> list[Finding]
     """For the claim. chance: of a kind."""
     found = []
     for steps in LENGTHS:
-        arm = {"text": "world", "arm": "trained", "d": 24, "steps": steps, "size": 9000}
+        arm = {"text": "world", "arm": "trained", "d": 24, "steps": steps, "size": 9000, "shuffled": None}
         known = [share - chance for share in shares(rows, "kinds", **arm)]
         found.append(Finding(f"world, {steps} steps: kinds known, trained minus one-hot", known, at_least=0.5))
     for steps in LENGTHS:
@@ -67,7 +67,7 @@ def against(rows: list[dict], real: list[dict]) -> list[Finding]:
         for steps in LENGTHS:
             lost = more(rows, f"topics by {MANY}", BAG, trained(d, steps))
             what = f"{MANY} labels, {steps} steps: topics told, bag of one-hots minus mean of trained ({d})"
-            because = f"where labels are many a bag of one-hots tells topics better than means of {d} trained numbers"
+            because = f"by {MANY} labels a bag of one-hots tells topics better than {d} trained numbers ({steps} steps)"
             found.append(Finding(what, lost, at_least=least, because=because))
     gained = of_real(real, "raw, cosine", "raw, Euclid")
     because = "in SmolLM2's embedding Euclid's distance finds as many families as the cosine"
