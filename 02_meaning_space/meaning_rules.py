@@ -67,7 +67,7 @@ def against(rows: list[dict], real: list[dict]) -> list[Finding]:
         for steps in LENGTHS:
             lost = more(rows, f"topics by {MANY}", BAG, trained(d, steps))
             what = f"{MANY} labels, {steps} steps: topics told, bag of one-hots minus mean of trained ({d})"
-            because = f"by {MANY} labels a bag of one-hots tells topics better than {d} trained numbers ({steps} steps)"
+            because = f"by {MANY} labels a bag of one-hots beats {d} trained numbers, {steps} steps"
             found.append(Finding(what, lost, at_least=least, because=because))
     gained = of_real(real, "raw, cosine", "raw, Euclid")
     because = "in SmolLM2's embedding Euclid's distance finds as many families as the cosine"

@@ -297,8 +297,9 @@ FAULTS = [
                 """
                 if threshold == 0:
                     return torch.ones_like(frequency / 1)
+                ratio = threshold / (frequency / frequency.sum())
                 """,
-                "",
+                "ratio = threshold / (frequency / frequency.sum())",
             )
         ],
         symptom="With sub-sampling off nothing is learned.",
