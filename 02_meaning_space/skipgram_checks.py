@@ -448,6 +448,9 @@ def _check_purity(m):
     similarity = torch.tensor([[9.0, 2, 1, 0], [2, 9, 0, 1], [0, 3, 9, 1], [1, 0, 2, 9]])
     if (found := m.purity(similarity, kinds)) != 0.75:
         return f"three of four words have their kind nearest, but purity is {found}"
+    similarity = torch.tensor([[9.0, 3, 3, 0], [1, 9, 0, 3], [0, 0, 9, 1], [1, 0, 2, 9]])
+    if (found := m.purity(similarity, kinds)) != 0.625:
+        return f"of four words one has two nearest, one of them of its kind, and two have their kind: purity is {found}"
     kinds = torch.arange(400) % 4
     if abs((found := m.purity(torch.eye(400), kinds)) - 99 / 399) > 1e-9:  # float64
         return f"one-hot vectors of four kinds have purity {found:.3f}, chance is {99 / 399:.3f}"
