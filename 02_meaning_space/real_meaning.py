@@ -1,4 +1,6 @@
-"""The embedding matrix of a real model: what is near what in SmolLM2-135M-Instruct (4-bit weights), 49,152 by 576.
+"""The embedding matrix of a real model: what is near what in SmolLM2-135M-Instruct, 49,152 by 576.
+
+The file stores weights in 4 bits a number, and this matrix in 8.
 
 A token's family are the tokens that are the same word but for capitals, a space before it and a plural's s. A `view` is
 the matrix as it is, centred (its mean taken off), without its first principal component as well, or with each number
@@ -46,7 +48,7 @@ DEPTHS = (0, 1, 3, 6, 12, 20, 30)  # blocks; 0 is the embedding
 
 @functools.cache
 def model_and_tokenizer():
-    """As loaded; the weights are 4-bit."""
+    """As loaded."""
     return load_smollm2()
 
 
