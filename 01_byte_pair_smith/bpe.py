@@ -6,8 +6,7 @@
 
 A token is a whole number. 0 to 255 are the bytes, in the order in which GPT-2 lists them (`BYTES`), so that our ids are
 the libraries' ids; 256 + r is what merge number r makes, and r is its rank. Inside this file a token is written as *one
-character*, chr(id), and a word as a string of them: then merging a pair is `str.replace`, from left to right, never
-overlapping, at the speed of C.
+character*, chr(id), a pair as two, and a word as a string of them.
 
 Two rules that no count gives are those of Hugging Face's `tokenizers`: a pair is counted once for each place where it
 stands (twice in "aaa", where it can be merged once), and of the most frequent pairs the one with the smaller ids wins.
@@ -17,75 +16,26 @@ pattern; Zouhar et al. 2023 (2306.16837) for what the trainers cost.
 """
 
 import codecs
-import functools
 import heapq
 import math
-import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from itertools import accumulate, chain, pairwise
-from operator import add, index
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, pairwise
+from operator import add
 
 import regex
+from bpe_inputs import check_lacks, checked_ids, checked_merges, checked_names, checked_specials, checked_text
+from bpe_patterns import GPT2, GPT2_PIECES, GPT4, GPT4_PIECES, GPT4O, GPT4O_PIECES, KNOWN, STRETCH, split
 
-GPT2_PIECES = {  # what each alternative matches: the pattern; the first that fits is taken
-    "'s, 't, 'll and their like": r"'(?:[sdmt]|ll|ve|re)",
-    "letters, with the space before them": r" ?\p{L}+",
-    "digits, with the space before them": r" ?\p{N}+",
-    "other signs, with the space before them": r" ?[^\s\p{L}\p{N}]+",
-    "white space up to the last before a word": r"\s+(?!\S)",
-    "white space": r"\s+",
-}
-GPT4_PIECES = {
-    "'s, 'T, 'Ll and their like": r"'(?i:[sdmt]|ll|ve|re)",
-    "letters, with one sign or space before them": r"[^\r\n\p{L}\p{N}]?\p{L}+",
-    "digits, three at most": r"\p{N}{1,3}",
-    "other signs, with the space before and the line ends behind": r" ?[^\s\p{L}\p{N}]+[\r\n]*",
-    "white space up to its last line end": r"\s*[\r\n]+",
-    "white space up to the last before a word": r"\s+(?!\S)",
-    "white space": r"\s+",
-}
-GPT2, GPT4 = "|".join(GPT2_PIECES.values()), "|".join(GPT4_PIECES.values())
+__all__ = ["GPT2", "GPT2_PIECES", "GPT4", "GPT4O", "GPT4O_PIECES", "GPT4_PIECES", "Tokenizer", "split", "train"]
 
 PRINTABLE = [*range(33, 127), *range(161, 173), *range(174, 256)]
 BYTES = bytes(PRINTABLE + [byte for byte in range(256) if byte not in PRINTABLE])  # BYTES[id] is the byte
 TO_ID = bytes(BYTES.index(byte) for byte in range(256))
 
-# Both patterns begin a new pre-token at a single space between two signs that are no white space, whatever stands
-# around it. So a text may be cut there into stretches, and what was made of a stretch can be remembered. (Python's own
-# `re` takes a few more characters for white space than `regex` does, and so cuts at fewer places.)
-STRETCH = re.compile(r"\s*\S+(?:(?! \S)\s+\S+)*(?:\s+\Z)?|\s+")
-NEVER = 2**62
 MOST = 0x110000  # tokens: Python has no more characters
 LONG = 64  # characters; longer words are merged in another way
 ROOM, MEMORABLE = 2**16, 256  # how many words and stretches are remembered, and of how many characters at most
-
-
-def split(text: str, pattern: str | None = GPT2) -> list[str]:
-    """The pre-tokens of a text, which no merge crosses: the pattern's matches, or the whole text for None.
-
-    Raises ValueError if the pattern leaves something out, which nobody could decode.
-    """
-    if pattern is None:
-        return [text] if text else []
-    if not isinstance(pattern, str):
-        raise ValueError(f"the pattern {pattern!r} is none: expected a str, or None")
-    pieces = _finder(pattern)(text)
-    if missing := len(text) - len("".join(pieces)):
-        raise ValueError(f"the pattern {pattern!r} leaves out {missing} characters of a text")
-    return pieces
-
-
-@functools.cache
-def _finder(pattern: str) -> Callable[[str], list[str]]:
-    """What finds all matches of a pattern. Raises ValueError for a pattern that is none, or that has groups."""
-    try:
-        compiled = regex.compile(pattern)
-    except regex.error as error:
-        raise ValueError(f"the pattern {pattern!r} is none: {error}") from error
-    if compiled.groups:
-        raise ValueError(f"the pattern {pattern!r} has groups: write (?:...) in place of (...)")
-    return compiled.findall
 
 
 def spell(piece: str) -> str:
@@ -94,39 +44,56 @@ def spell(piece: str) -> str:
     return piece.encode("utf-8", "surrogateescape").translate(TO_ID).decode("latin-1")
 
 
+def unspell(word: str) -> bytes:
+    """The bytes of a word that has not been merged: the inverse of `spell`. Raises ValueError for a merged token."""
+    return word.encode("latin-1").translate(BYTES)
+
+
 def pairs(word: str) -> Iterable[str]:
     """Neighbours, each two characters: "abab" -> "ab", "ba", "ab"."""
     return map(add, word, word[1:])
 
 
-def most_frequent(counts: dict[str, int]) -> str | None:
+def count_pairs(words: Mapping[str, int]) -> Counter:
+    """How often each pair stands in words that stand so often: {"aaab": 2} -> {"aa": 4, "ab": 2}."""
+    counts = Counter()
+    for word, often in words.items():
+        for pair in pairs(word):
+            counts[pair] += often
+    return counts
+
+
+def most_frequent(counts: Mapping[str, int]) -> str | None:
     """The pair with the highest count, of several the one with the smaller ids; None if there is no pair."""
     return min(counts, key=lambda pair: (-counts[pair], pair), default=None)
+
+
+def merge(word: str, pair: str, token: str) -> str:
+    """The word with the token for the pair, from left to right, never overlapping: merge("aaa", "aa", "X") -> "Xa"."""
+    return word.replace(pair, token)
 
 
 def learn_by_recounting(pieces: Iterable[str], n: int) -> list[str]:
     """Rung 1: before each of the n merges, count every pair of the text. Returns pairs, fewer if none is left."""
     words, merges = [spell(piece) for piece in pieces], []
     while len(merges) < n:
-        counts = Counter(chain.from_iterable(map(pairs, words)))
+        counts = Counter()
+        for word in words:
+            counts.update(count_pairs({word: 1}))
         if (best := most_frequent(counts)) is None:
             break
-        words = [word.replace(best, chr(256 + len(merges))) for word in words]
+        words = [merge(word, best, chr(256 + len(merges))) for word in words]
         merges.append(best)
     return merges
 
 
 def learn_from_distinct(pieces: Iterable[str], n: int) -> list[str]:
     """Rung 2: the same, but equal words are counted once and weighed by how often they stand."""
-    words, merges = {spell(piece): count for piece, count in Counter(pieces).items()}, []
+    words, merges = {spell(piece): often for piece, often in Counter(pieces).items()}, []
     while len(merges) < n:
-        counts = Counter()
-        for word, count in words.items():
-            for pair in pairs(word):
-                counts[pair] += count
-        if (best := most_frequent(counts)) is None:
+        if (best := most_frequent(count_pairs(words))) is None:
             break
-        words = {word.replace(best, chr(256 + len(merges))): count for word, count in words.items()}
+        words = {merge(word, best, chr(256 + len(merges))): often for word, often in words.items()}
         merges.append(best)
     return merges
 
@@ -169,13 +136,11 @@ class _Corpus:
         """Write the token for the pair in every word, and keep the counts true. Returns the pairs that this made."""
         first, second = pair
         made = set()
-        for w in self.where.pop(pair):
-            if pair not in self.words[w]:
-                continue  # another merge came before this one, or the word stood here twice
+        for w in dict.fromkeys(self.where.pop(pair)):  # a word in which it stands often is read once
             parts = self.words[w].split(pair)  # "abab" by "ab": "", "", ""
             self.words[w] = token.join(parts)
             old = new = ""  # the neighbour on the left, before and after
-            for left, right in pairwise(parts):
+            for left, right in pairwise(parts):  # of one part, if another merge came before this one: none
                 if left:
                     old = new = left[-1]
                 if old:
@@ -194,6 +159,51 @@ class _Corpus:
         return new
 
 
+def encode_word(word: str, ranks: Mapping[str, int]) -> str:
+    """Merge the pair of the lowest rank, wherever it stands in the word, until no pair has a rank.
+
+    word: tokens, as `spell` gives them. ranks: of the pairs that may be merged; rank r makes the token chr(256 + r).
+    encode_word("abc", {"bc": 0, "ab": 1}) -> "a" and chr(256)
+    """
+    while known := [pair for pair in pairs(word) if pair in ranks]:
+        pair = min(known, key=ranks.__getitem__)
+        word = merge(word, pair, chr(256 + ranks[pair]))
+    return word
+
+
+def encode_long(word: str, ranks: Mapping[str, int]) -> str:
+    """The same in n log n steps: each place waits under its pair, and the pairs are taken in order of rank.
+
+    A merge joins its place with the next one. The pairs that it makes have higher ranks than its own, since they hold
+    its token: so each rank comes up once, with all its places. Places of a pair of equal tokens, the only ones that
+    can overlap, were put there by one pass from left to right, and so have their turn in that order.
+    """
+    tokens, waiting = list(word), defaultdict(list)
+    after, before = list(range(1, len(word) + 1)), list(range(-1, len(word)))
+    for place, pair in enumerate(pairs(word)):
+        if pair in ranks:
+            waiting[pair].append(place)
+    heap = sorted((ranks[pair], pair) for pair in waiting)  # a sorted list is a heap
+    while heap:
+        rank, pair = heapq.heappop(heap)
+        for place in waiting.pop(pair):
+            gone = after[place]
+            if gone == len(word) or tokens[place] + tokens[gone] != pair:
+                continue  # a merge before this one took one of the two
+            tokens[place], tokens[gone] = chr(256 + rank), ""
+            after[place] = after[gone]
+            if after[place] < len(word):
+                before[after[place]] = place
+            for left in (before[place], place):  # before the first stands -1, the last: nothing comes after it
+                if after[left] < len(word):
+                    new = tokens[left] + tokens[after[left]]
+                    if new in ranks:
+                        if new not in waiting:
+                            heapq.heappush(heap, (ranks[new], new))
+                        waiting[new].append(left)
+    return "".join(tokens)
+
+
 def train(
     text: str | Iterable[str],
     vocab_size: int,
@@ -203,15 +213,14 @@ def train(
 ) -> "Tokenizer":
     """A tokenizer with 256 bytes and vocab_size - 256 merges, fewer if no pair is left, and the specials behind them.
 
-    text: one or several; no merge crosses their borders. learn: the rung, one of the three above; all learn the same.
-    Raises ValueError for a vocab_size below 256 or above MOST, for texts that are none, and what `Tokenizer` raises.
+    text: one or several; no merge crosses their borders. A str is a text, never the name of a file, and a special that
+    stands in it is learnt from as letters. learn: the rung, one of the three above; all learn the same. Raises
+    ValueError for a vocab_size below 256 or above MOST, for texts that are none, and what `Tokenizer` raises.
     """
     if not isinstance(vocab_size, int) or not 256 <= vocab_size <= MOST:
-        raise ValueError(
-            f"vocab_size is {vocab_size!r}: expected at least 256, a token for each byte, and at most {MOST}"
-        )
+        raise ValueError(f"vocab_size is {vocab_size!r}: expected a whole number from 256, a token a byte, to {MOST}")
     texts = text if isinstance(text, Iterable) and not isinstance(text, str | bytes) else [text]
-    pieces = chain.from_iterable(split(_checked(each), pattern) for each in texts)
+    pieces = chain.from_iterable(split(checked_text(each), pattern) for each in texts)
     merges = [(ord(a), ord(b)) for a, b in learn(pieces, vocab_size - 256)]
     return Tokenizer(merges, pattern, specials)
 
@@ -226,38 +235,36 @@ class Tokenizer:
     """
 
     def __init__(self, merges: Sequence[tuple[int, int]], pattern: str | None = GPT2, specials: Sequence[str] = ()):
-        _check_merges(merges)
         split("", pattern)
-        self._known = pattern in (GPT2, GPT4)
-        if not isinstance(specials, list | tuple) or len(set(specials)) != len(specials) or {"", "all"} & set(specials):
-            raise ValueError(f'specials are {specials!r}: expected a list of different texts, none of them "" or "all"')
-        self.merges, self.pattern = [(a, b) for a, b in merges], pattern
-        self.vocab = [bytes([byte]) for byte in BYTES]
+        self.merges, self.pattern = checked_merges(merges), pattern
+        self.vocab = [unspell(chr(i)) for i in range(256)]
         for a, b in self.merges:
             self.vocab.append(self.vocab[a] + self.vocab[b])
-        self.specials = {special: len(self.vocab) + i for i, special in enumerate(specials)}
-        self.vocab += [_checked(special).encode() for special in specials]
-        self._ranks = _Ranks((chr(a) + chr(b), rank) for rank, (a, b) in enumerate(self.merges))
-        self._pairs = list(self._ranks)
-        self._words, self._stretches = _Memory(self._encode_word), _Memory(self._encode_stretch)
+        self.specials = {special: len(self.vocab) + i for i, special in enumerate(checked_specials(specials))}
+        self.vocab += [special.encode() for special in self.specials]
+        self._ranks = {chr(a) + chr(b): rank for rank, (a, b) in enumerate(self.merges)}
+        self._words, self._stretches = _Memory(self._encode_piece), _Memory(self._encode_stretch)
 
     # text to ids
 
-    def encode(self, text: str | bytes, allowed: Collection[str] | str = ()) -> list[int]:
+    def encode(
+        self, text: str | bytes, allowed: Collection[str] | str = (), forbidden: Collection[str] | str = ()
+    ) -> list[int]:
         """The ids of a text, or of any bytes.
 
         allowed: which specials may stand for themselves, "all" for all; any other is text like any text, so that
-        nobody who types one is obeyed. Raises ValueError for a lone surrogate, and for specials that do not exist.
+        nobody who types one is obeyed. forbidden: which specials the text must not hold, "all" for all that are not
+        allowed. Raises ValueError for a forbidden special, for specials that do not exist, and for a lone surrogate.
         """
-        text = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else _checked(text)
-        special = self._special(allowed)
-        if special is None:
+        text = text.decode("utf-8", "surrogateescape") if isinstance(text, bytes) else checked_text(text)
+        allowed = checked_names(allowed, self.specials)
+        check_lacks(text, [name for name in checked_names(forbidden, self.specials) if name not in allowed])
+        if not allowed:
             return list(self._encode_text(text))
-        parts = special.split(text)  # text, special, text, ...
+        parts = _any_of(allowed).split(text)  # text, special, text, ...
         ids = []
-        for plain, name in zip(parts[::2], [*parts[1::2], None], strict=True):
-            ids += self._encode_text(plain)
-            ids += [] if name is None else [self.specials[name]]
+        for i, part in enumerate(parts):
+            ids += [self.specials[part]] if i % 2 else self._encode_text(part)
         return ids
 
     def encode_stream(self, texts: Iterable[str], allowed: Collection[str] | str = ()) -> Iterator[int]:
@@ -265,14 +272,14 @@ class Tokenizer:
 
         What more text could change is held back: the last two pre-tokens, since "'l" may become "'ll" and white space
         is cut by what follows it, and as many characters as may become a special. So memory is that of the longest
-        pre-token. How far another pattern than GPT2 or GPT4 looks ahead is not known: then all is held to the end.
+        pre-token. How far a pattern that is not KNOWN looks ahead cannot be told: then all is held to the end.
         Raises what `encode` raises.
         """
-        special = self._special(allowed)
-        longest = max(map(len, self.specials), default=0) if special else 0
-        held, read_again_at = "", 0 if self._known else math.inf
+        allowed = checked_names(allowed, self.specials)
+        special, longest = (_any_of(allowed), max(map(len, allowed))) if allowed else (None, 0)
+        held, read_again_at = "", 0 if self.pattern in KNOWN else math.inf
         for text in texts:
-            held += _checked(text)
+            held += checked_text(text)
             if len(held) > read_again_at:
                 ids, held = self._encode_settled(held, special, max(0, len(held) - longest))
                 yield from ids
@@ -293,78 +300,22 @@ class Tokenizer:
         return ids, text[at + sum(map(len, settled)) :]
 
     def _encode_text(self, text: str) -> Iterator[int]:
-        stretches = STRETCH.findall(text) if self._known else [text]
+        stretches = STRETCH.findall(text) if self.pattern in KNOWN else [text]
         return chain.from_iterable(map(self._stretches.__getitem__, stretches))
 
     def _encode_stretch(self, stretch: str) -> tuple[int, ...]:
         return tuple(chain.from_iterable(map(self._words.__getitem__, split(stretch, self.pattern))))
 
-    def _encode_word(self, piece: str) -> tuple[int, ...]:
-        """Merge the pair of the lowest rank, wherever it stands in the word, until no pair has a rank."""
+    def _encode_piece(self, piece: str) -> tuple[int, ...]:
         word = spell(piece)
-        if len(word) > LONG:
-            return self._encode_long(word)
-        while len(word) > 1:
-            rank = min(map(self._ranks.__getitem__, pairs(word)))
-            if rank == NEVER:
-                break
-            word = word.replace(self._pairs[rank], chr(256 + rank))
-        return tuple(map(ord, word))
-
-    def _encode_long(self, word: str) -> tuple[int, ...]:
-        """The same in n log n steps: each place waits under the rank of its pair, and the ranks are taken in order.
-
-        A merge joins its place with the next one. The pairs that it makes have higher ranks than its own, since they
-        hold its token: so each rank comes up once, with all its places. Places of a pair of equal tokens, the only ones
-        that can overlap, were put there by one pass from left to right, and so have their turn in that order.
-        """
-        tokens, waiting = list(word), defaultdict(list)
-        after, before = list(range(1, len(word) + 1)), list(range(-1, len(word) - 1))
-        for place, pair in enumerate(pairs(word)):
-            if pair in self._ranks:
-                waiting[self._ranks[pair]].append(place)
-        ranks = sorted(waiting)  # a sorted list is a heap
-        while ranks:
-            rank = heapq.heappop(ranks)
-            first, second = self._pairs[rank]
-            for place in waiting.pop(rank):
-                gone = after[place]
-                if tokens[place] != first or gone == len(word) or tokens[gone] != second:
-                    continue  # a merge before this one took one of the two
-                tokens[place], tokens[gone] = chr(256 + rank), ""
-                after[place] = after[gone]
-                if after[place] < len(word):
-                    before[after[place]] = place
-                for left in (before[place], place):
-                    if left >= 0 and after[left] < len(word):
-                        new = self._ranks[tokens[left] + tokens[after[left]]]
-                        if new != NEVER:
-                            if new not in waiting:
-                                heapq.heappush(ranks, new)
-                            waiting[new].append(left)
-        return tuple(map(ord, filter(None, tokens)))
-
-    def _special(self, allowed: Collection[str] | str) -> regex.Pattern | None:
-        """What finds the allowed specials, the longer first; None if none is."""
-        if not isinstance(allowed, Collection):
-            raise ValueError(f'allowed is {allowed!r}: expected special tokens, or "all"')
-        names = self.specials if allowed == "all" else [allowed] if isinstance(allowed, str) else allowed
-        if unknown := [name for name in names if name not in self.specials]:
-            raise ValueError(f"{unknown[0]!r} is no special token: there are {list(self.specials) or 'none'}")
-        longest_first = sorted(names, key=len, reverse=True)
-        return regex.compile(f"({'|'.join(map(regex.escape, longest_first))})") if names else None
+        encode = encode_word if len(word) <= LONG else encode_long
+        return tuple(map(ord, encode(word, self._ranks)))
 
     # ids to text
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ids. Raises ValueError for an id that does not exist."""
-        try:
-            ids = list(map(index, ids))
-        except TypeError as error:
-            raise ValueError(f"{ids!r} are no ids: expected whole numbers") from error
-        if wrong := [i for i in ids if not 0 <= i < len(self.vocab)]:
-            raise ValueError(f"{wrong[0]} is no id: expected 0 to {len(self.vocab) - 1}")
-        return b"".join(map(self.vocab.__getitem__, ids))
+        return b"".join(map(self.vocab.__getitem__, checked_ids(ids, len(self.vocab))))
 
     def decode(self, ids: Iterable[int], errors: str = "replace") -> str:
         """The text of ids. Where ids end within a character U+FFFD stands; errors="strict" raises ValueError there."""
@@ -379,23 +330,9 @@ class Tokenizer:
         yield decoder.decode(b"", final=True)
 
 
-def boundaries(tokenizer: Tokenizer, text: str) -> set[int]:
-    """Where one token ends and the next begins, in bytes from the start of the text; its two ends are none."""
-    ends = accumulate(len(tokenizer.vocab[i]) for i in tokenizer.encode(text))
-    return set(ends) - {len(text.encode())}
-
-
-def drift(a: Tokenizer, b: Tokenizer, text: str) -> float:
-    """Token drift: 1 - F1 of two tokenizers' boundaries in a text. 0: the same cuts; 1: not one in common."""
-    ours, theirs = boundaries(a, text), boundaries(b, text)
-    return 1 - 2 * len(ours & theirs) / (len(ours) + len(theirs)) if ours or theirs else 0.0
-
-
-class _Ranks(dict):
-    """Pairs and their ranks; what was never merged ranks last."""
-
-    def __missing__(self, pair: str) -> int:
-        return NEVER
+def _any_of(specials: Collection[str]) -> regex.Pattern:
+    names = sorted(specials, key=len, reverse=True)
+    return regex.compile(f"({'|'.join(map(regex.escape, names))})")
 
 
 class _Memory(dict):
@@ -411,26 +348,3 @@ class _Memory(dict):
                 self.clear()
             self[key] = value
         return value
-
-
-def _checked(text: str) -> str:
-    """The text, if it is one that UTF-8 can write: lone surrogates stand for bytes inside this file (see `spell`)."""
-    if not isinstance(text, str):
-        raise ValueError(f"the text is of type {type(text).__name__}: expected a str")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        what = f"character {error.start} is {text[error.start]!r}, half of a surrogate pair"
-        raise ValueError(f"{what}, which no UTF-8 text holds: mend how it was decoded") from error
-    return text
-
-
-def _check_merges(merges):
-    if not isinstance(merges, list | tuple):
-        raise ValueError(f"merges are a {type(merges).__name__}: expected a list of pairs of ids")
-    for rank, pair in enumerate(merges):
-        fits = isinstance(pair, list | tuple) and len(pair) == 2
-        if not fits or not all(type(i) is int and 0 <= i < 256 + rank for i in pair):
-            raise ValueError(f"merge {rank} is {pair}: expected two ids from 0 to {255 + rank}, made before it")
-    if twice := [pair for pair, count in Counter(map(tuple, merges)).items() if count > 1]:
-        raise ValueError(f"the pair {twice[0]} stands twice among the merges: the second could never be used")

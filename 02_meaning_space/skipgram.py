@@ -8,11 +8,11 @@ Shapes, everywhere in this file:
     sentences     a list of 1-D int64 tensors of word ids; no window reaches across a sentence's end
     counts        (V, V): row i says how often each word stood near word i
 
-Public functions raise ValueError, in words, for ids outside 0..V-1 and numbers that cannot work.
+Public functions raise ValueError, in words, for numbers that would give a silently wrong answer: ids outside 0..V-1,
+negative counts, a window of 0. The gradients are the inner loop and check nothing.
 
 Sources: Mikolov et al. 2013 (arXiv 1301.3781 and 1310.4546) for skip-gram, CBOW, negative sampling and sub-sampling;
-Levy and Goldberg 2014 (NeurIPS 27) for what it converges to; Levy, Goldberg and Dagan 2015 (TACL 3) for PPMI and its
-SVD; Pennington et al. 2014 (EMNLP) for GloVe.
+Levy and Goldberg 2014 (NeurIPS 27) for what it converges to; Levy, Goldberg and Dagan 2015 (TACL 3) for PPMI.
 """
 
 import math
@@ -25,9 +25,9 @@ from torch.nn import functional as F
 
 
 def one_hot(ids: torch.Tensor, n_words: int) -> torch.Tensor:
-    """A 1 at the word's place and 0 elsewhere: ids (...) -> (..., V)."""
+    """A 1 at the word's place and 0 elsewhere: ids (...) -> (..., V) float32."""
     _check_ids(ids, n_words)
-    return (ids[..., None] == torch.arange(n_words)).float()
+    return (ids[..., None] == torch.arange(n_words, device=ids.device)).float()
 
 
 def pairs(sentences: Sequence[torch.Tensor], window: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
@@ -38,15 +38,16 @@ def pairs(sentences: Sequence[torch.Tensor], window: int, generator: torch.Gener
     ids, sentence = _joined(sentences, window)
     reach = torch.randint(1, window + 1, ids.shape, generator=generator)
     at, near = [], []
-    for distance in range(1, window + 1):
+    for distance in _distances(sentences, window):
         left = (sentence[distance:] == sentence[:-distance]).nonzero()[:, 0]
         right = left + distance
         for centre, context in ((left, right), (right, left)):
             seen = reach[centre] >= distance
             at.append(centre[seen])
             near.append(context[seen])
-    order = torch.cat(at).argsort(stable=True)
-    return ids[torch.cat(at)[order]], ids[torch.cat(near)[order]]
+    at, near = torch.cat([*at, ids[:0]]), torch.cat([*near, ids[:0]])
+    order = at.argsort(stable=True)
+    return ids[at[order]], ids[near[order]]
 
 
 def cooccurrence(sentences: Sequence[torch.Tensor], n_words: int, window: int) -> torch.Tensor:
@@ -57,7 +58,7 @@ def cooccurrence(sentences: Sequence[torch.Tensor], n_words: int, window: int) -
     ids, sentence = _joined(sentences, window)
     _check_ids(ids, n_words)
     counts = torch.zeros(n_words * n_words, dtype=torch.float64)
-    for distance in range(1, window + 1):
+    for distance in _distances(sentences, window):
         same = sentence[distance:] == sentence[:-distance]
         cells = ids[:-distance][same] * n_words + ids[distance:][same]
         counts += torch.bincount(cells, minlength=n_words**2).double() * (window - distance + 1) / window
@@ -69,8 +70,13 @@ def keep_probability(frequency: torch.Tensor, threshold: float = 1e-3) -> torch.
     """The chance that an occurrence of a word is kept when frequent words are thinned out: (V,) -> (V,).
 
     frequency: how often each word occurs. With f its share of all words: sqrt(threshold / f) + threshold / f, at most
-    1, as in word2vec.c (the paper has the root alone).
+    1, as in word2vec.c (the paper has 1 - sqrt(threshold / f) as the chance to drop). A threshold of 0 keeps all.
     """
+    _check_counts(frequency)
+    if not 0 <= threshold < math.inf:
+        raise ValueError(f"threshold is {threshold}: expected a share of all words, such as 0.001, or 0 to keep all")
+    if threshold == 0:
+        return torch.ones_like(frequency / 1)
     ratio = threshold / (frequency / frequency.sum())
     return (ratio.sqrt() + ratio).clamp(max=1)
 
@@ -82,14 +88,16 @@ def subsample(sentences: Sequence[torch.Tensor], keep: torch.Tensor, generator: 
 
 def noise_distribution(frequency: torch.Tensor, power: float = 0.75) -> torch.Tensor:
     """What negatives are drawn from: each word's frequency to a power, as shares: (V,) -> (V,)."""
+    _check_counts(frequency)
     raised = frequency**power
     return raised / raised.sum()
 
 
 def draw_negatives(noise: torch.Tensor, n: int, generator: torch.Generator) -> torch.Tensor:
     """n words by their shares: lay the shares end to end from 0 to 1 and see on whose a random point falls. (n,)."""
+    _check_counts(noise)
     ends = noise.double().cumsum(0)
-    points = torch.rand(n, generator=generator, dtype=torch.float64) * ends[-1]
+    points = torch.rand(n, generator=generator, dtype=torch.float64, device=noise.device) * ends[-1]
     return torch.searchsorted(ends, points, right=True).clamp(max=len(noise) - 1)
 
 
@@ -97,10 +105,13 @@ def draw_negatives(noise: torch.Tensor, n: int, generator: torch.Generator) -> t
 
 
 def softmax_gradients(w, c, centres, contexts) -> tuple[torch.Tensor, ...]:
-    """Skip-gram with the full softmax: the mean of -log p(context | centre), its slopes dw and dc, both (V, d)."""
-    probabilities = (w[centres] @ c.T).softmax(dim=-1)  # (B, V): every word is scored for every pair
-    loss = -probabilities.gather(1, contexts[:, None]).log().mean()
-    d_scores = (probabilities - one_hot(contexts, len(c)).to(w)) / len(centres)
+    """Skip-gram with the full softmax: the mean of -log p(context | centre), its slopes dw and dc, both (V, d).
+
+    centres, contexts: (B,) ids. The logarithm is taken with the softmax: of a probability that rounds to 0 it is -inf.
+    """
+    log_p = (w[centres] @ c.T).log_softmax(dim=-1)  # (B, V): every word is scored for every pair
+    loss = -log_p.gather(1, contexts[:, None]).mean()
+    d_scores = (log_p.exp() - one_hot(contexts, len(c)).to(w)) / len(centres)
     dw = torch.zeros_like(w).index_add_(0, centres, d_scores @ c)
     return loss, dw, d_scores.T @ w[centres]
 
@@ -114,8 +125,8 @@ def negative_gradients(w, c, n) -> tuple[torch.Tensor, ...]:
     """
     score, scores = (w * c).sum(dim=-1), (n @ w[..., None])[..., 0]  # (B,), (B, k)
     loss = -F.logsigmoid(score) - F.logsigmoid(-scores).sum(dim=-1)
-    d_score = score.sigmoid() - 1  # negative: the pair is pulled together
-    d_scores = scores.sigmoid()  # positive: each negative is pushed away
+    d_score = -(-score).sigmoid()  # s(score) - 1, also where s rounds to 1: the pair is pulled together
+    d_scores = scores.sigmoid()  # each negative is pushed away
     dw = d_score[:, None] * c + (d_scores[:, None] @ n)[:, 0]
     return loss, dw, d_score[:, None] * w, d_scores[..., None] * w[:, None]
 
@@ -130,7 +141,7 @@ def expected_gradients(w, c, counts, noise, k: int) -> tuple[torch.Tensor, ...]:
     false = k * true.sum(dim=1, keepdim=True) * noise
     scores = w @ c.T  # (V, V)
     loss = -(true * F.logsigmoid(scores) + false * F.logsigmoid(-scores)).sum()
-    d_scores = (true + false) * scores.sigmoid() - true
+    d_scores = false * scores.sigmoid() - true * (-scores).sigmoid()
     return loss, d_scores @ c, d_scores.T @ w
 
 
@@ -147,22 +158,11 @@ def cbow_gradients(w, c, contexts, centres, negatives) -> tuple[torch.Tensor, ..
     return loss.sum(), dw, dc.index_add_(0, negatives.flatten(), d_negatives.flatten(0, 1))
 
 
-def glove_gradients(w, c, b_w, b_c, counts, most: float = 100.0) -> tuple[torch.Tensor, ...]:
-    """GloVe: w·c + b_w + b_c fits the log of each count that is not 0. Returns the loss and dw, dc, db_w, db_c.
-
-    b_w, b_c: (V,). A pair weighs (count / most)^0.75, at most 1: rare pairs are noisy, frequent ones not everything.
-    """
-    weight = (counts / most).pow(0.75).clamp(max=1) * (counts > 0)
-    error = w @ c.T + b_w[:, None] + b_c - counts.clamp(min=torch.finfo(counts.dtype).tiny).log()
-    d_error = 2 * weight * error
-    return (weight * error**2).sum(), d_error @ c, d_error.T @ w, d_error.sum(dim=1), d_error.sum(dim=0)
-
-
 # Training
 
 
 def start(n_words: int, d: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where training begins, as in word2vec.c: centres even within ±1/(2d), contexts at zero. Two (V, d)."""
+    """The initialisation of word2vec.c: centres even within ±1/(2d), contexts at zero. Two (V, d)."""
     return (torch.rand(n_words, d, generator=generator) - 0.5) / d, torch.zeros(n_words, d)
 
 
@@ -213,14 +213,18 @@ def step(w, c, squares, centres, contexts, negatives, rate: float) -> None:
     negatives: (B, k).
     """
     _, dw, dc, dn = negative_gradients(w[centres], c[contexts], c[negatives])
-    _move(w, squares[0], centres, dw, rate)
-    _move(c, squares[1], torch.cat([contexts, negatives.flatten()]), torch.cat([dc, dn.flatten(0, 1)]), rate)
+    move(w, squares[0], centres, dw, rate)
+    move(c, squares[1], torch.cat([contexts, negatives.flatten()]), torch.cat([dc, dn.flatten(0, 1)]), rate)
 
 
-def _move(table, squares, rows, slopes, rate):
-    """Add each slope to its row, also where a row comes many times: `table[rows] -= ...` would keep one of them."""
+def move(table, squares, rows, slopes, rate: float) -> torch.Tensor:
+    """Subtract each slope from its row, over the root of what the row's squares add up to; in place. Returns table.
+
+    table: (V, d). squares: (V,): each slope first adds the mean of its squared numbers to its row's. rows: (n,) ids, a
+    row may come many times; slopes: (n, d).
+    """
     squares.index_add_(0, rows, slopes.square().mean(dim=1))
-    table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])
+    return table.index_add_(0, rows, slopes * (-rate / squares[rows].sqrt())[:, None])
 
 
 def train_expected(
@@ -233,10 +237,11 @@ def train_expected(
     seed: int = 0,
     watch: Callable[[int, torch.Tensor], None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """w and c by `expected_gradients`: the whole text at once, by Adam, no word thinned out, no draws but the start.
+    """w and c by `expected_gradients`: the whole text at once, by Adam, no word thinned out, no draws but the first.
 
-    watch: called before each step with its number and w.
+    rate: Adam's, which falls to 0 in a straight line. watch: called before each step with its number and w.
     """
+    _check_counts(counts)
     generator = torch.Generator().manual_seed(seed)
     counts = counts.float()
     noise = noise_distribution(counts.sum(dim=0))
@@ -259,27 +264,10 @@ def ppmi(counts: torch.Tensor, shift: float = 0.0) -> torch.Tensor:
 
     How much likelier two words are near each other than if words stood anywhere. A pair never seen gives 0.
     """
+    _check_counts(counts)
     total, rows, columns = counts.sum(), counts.sum(dim=1, keepdim=True), counts.sum(dim=0)
     information = (counts * total / (rows * columns)).log() - shift
     return information.nan_to_num(nan=0.0, neginf=0.0).clamp(min=0)
-
-
-def truncated_svd(matrix: torch.Tensor, d: int, rounds: int = 30, seed: int = 0) -> tuple[torch.Tensor, ...]:
-    """The d largest singular values (d,) with their vectors, u (n, d) and v (m, d): matrix is close to u diag(s) v^T.
-
-    By subspace iteration: multiplying by the matrix and its transpose again and again turns any subspace towards the
-    directions that it stretches most. A few more than d directions are carried along, which makes the d-th precise.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    n, m = matrix.shape
-    if not 1 <= d <= min(n, m):
-        raise ValueError(f"d is {d}: a matrix of shape {(n, m)} has 1 to {min(n, m)} singular values")
-    v = torch.randn(m, min(n, m, 2 * d + 10), generator=generator).to(matrix)
-    for _ in range(rounds):
-        u, _ = torch.linalg.qr(matrix @ v)
-        v, _ = torch.linalg.qr(matrix.T @ u)
-    u, s, turn = torch.linalg.svd(matrix @ v, full_matrices=False)
-    return u[:, :d], s[:d], (v @ turn.T)[:, :d]
 
 
 # Reading the space
@@ -293,9 +281,10 @@ def cosine(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
 def nearest(vectors: torch.Tensor, query: int, n: int = 5) -> list[int]:
     """The n words whose vectors have the largest cosine with the query's, without the query itself."""
     _check_ids(torch.tensor(query), len(vectors))
+    _check_answers(n, len(vectors) - 1)
     scores = cosine(vectors[query : query + 1], vectors)[0]
     scores[query] = -torch.inf
-    return scores.topk(min(n, len(vectors) - 1)).indices.tolist()
+    return scores.topk(n).indices.tolist()
 
 
 def analogy(vectors: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Tensor, n: int = 1) -> torch.Tensor:
@@ -305,6 +294,7 @@ def analogy(vectors: torch.Tensor, a: torch.Tensor, b: torch.Tensor, c: torch.Te
     """
     given = torch.stack([a, b, c], dim=1)
     _check_ids(given, len(vectors))
+    _check_answers(n, len(vectors) - 3)
     units = _unit(vectors)
     scores = cosine(units[b] - units[a] + units[c], vectors)  # (B, V)
     scores.scatter_(1, given, -torch.inf)
@@ -324,7 +314,9 @@ def purity(similarity: torch.Tensor, kinds: torch.Tensor) -> float:
 
 
 def _unit(rows):
-    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+    """Rows of length 1; of zeros, zeros. Over its largest number first, or the squares would leave the range."""
+    rows = rows / rows.abs().amax(dim=-1, keepdim=True).clamp(min=torch.finfo(rows.dtype).tiny)
+    return rows / rows.norm(dim=-1, keepdim=True).clamp(min=0.5)
 
 
 def _joined(sentences, window):
@@ -337,6 +329,22 @@ def _joined(sentences, window):
     return torch.cat(list(sentences)), torch.arange(len(sizes)).repeat_interleave(sizes)
 
 
+def _distances(sentences, window):
+    """How far apart two words of a sentence can be, up to the window."""
+    return range(1, min(window + 1, max(map(len, sentences))))
+
+
 def _check_ids(ids, n_words):
-    if ids.numel() and not 0 <= ids.min() <= ids.max() < n_words:
-        raise ValueError(f"ids from {ids.min()} to {ids.max()}: expected 0 to {n_words - 1}")
+    if ids.is_floating_point() or (ids.numel() and not 0 <= ids.min() <= ids.max() < n_words):
+        found = f"ids of {ids.dtype}" if ids.is_floating_point() else f"ids from {ids.min()} to {ids.max()}"
+        raise ValueError(f"{found}: expected whole numbers, 0 to {n_words - 1}")
+
+
+def _check_counts(counts):
+    if not (counts.isfinite().all() and (counts >= 0).all() and counts.sum() > 0):
+        raise ValueError(f"counts from {counts.min()} to {counts.max()}: expected none below 0, and not all 0")
+
+
+def _check_answers(n, most):
+    if not 1 <= n <= most:
+        raise ValueError(f"n is {n}: there are {most} words that can be an answer; expected 1 to {most}")

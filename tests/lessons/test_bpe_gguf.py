@@ -7,6 +7,7 @@ import unicodedata
 from pathlib import Path
 
 import bpe
+import bpe_drift
 import bpe_gguf
 import gguf
 import pytest
@@ -175,7 +176,7 @@ def test_a_file_in_any_order_of_tokens(tmp_path):
     for allowed in ((), "all", ["<|é|>"]):
         assert [order[i] for i in found.encode(text, allowed)] == trained.encode(text, allowed)
     assert found.decode(found.encode(text)) == text
-    assert bpe.boundaries(found, text) == bpe.boundaries(trained, text)
+    assert bpe_drift.boundaries(found, text) == bpe_drift.boundaries(trained, text)
     with pytest.raises(ValueError, match="558 is no id: expected 0 to 557"):
         found.decode([558])
 

@@ -5,9 +5,11 @@ import re
 from collections import Counter
 from types import SimpleNamespace
 
+import meaning_rate_sweep
+import meaning_tasks
+import meaning_texts
 import numpy as np
 import pytest
-import scipy
 import skipgram
 import torch
 from folded import solutions
@@ -19,6 +21,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch.nn import functional as F
 
 from shared.clinic import examine
+from shared.world.words import KIND
 
 V = 7
 texts = st.lists(st.lists(st.integers(0, V - 1), max_size=9), min_size=1, max_size=5)
@@ -79,19 +82,37 @@ def test_the_noise_is_gensims():
     np.testing.assert_allclose(found, model.cum_table / model.cum_table[-1], atol=1e-6)
 
 
-def test_a_word_without_share_is_never_drawn():
-    """Also at either end, where a random point may fall on a bound."""
-    drawn = skipgram.draw_negatives(torch.tensor([0.0, 0.5, 0.0, 0.5, 0.0]), 100_000, torch.Generator().manual_seed(0))
-    assert set(drawn.tolist()) == {1, 3}
+def test_a_window_takes_time_by_the_text():
+    """Not by itself: a window of a thousand million words is as quick as one of the longest sentence."""
+    text, generator = as_tensors([[0, 1, 2], [3]]), torch.Generator().manual_seed(0)
+    assert len(skipgram.pairs(text, 10**9, generator)[0]) <= 6
+    assert skipgram.cooccurrence(text, V, 10**9).sum() == pytest.approx(6, abs=1e-6)
 
 
-@pytest.mark.parametrize(("shape", "d"), [((9, 5), 3), ((5, 9), 1), ((40, 40), 3)])
-def test_singular_values_are_scipys(shape, d):
-    """Of matrices of any form; the vectors that belong to them are the clinic's to check."""
-    matrix = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    wanted = np.sort(scipy.sparse.linalg.svds(matrix.numpy(), k=d)[1])[::-1]
-    found = skipgram.truncated_svd(matrix, d, rounds=300)[1]
-    np.testing.assert_allclose(found, wanted, rtol=1e-6)  # what 300 rounds leave where neighbours are 0.95 as large
+@pytest.mark.parametrize("score", [-1e4, -150.0, -1.0, 0.0, 20.0, 1e4])
+@pytest.mark.parametrize(("dtype", "digits"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.float16, 2e-3)])
+def test_losses_and_slopes_are_right_at_any_score(score, dtype, digits):
+    """One negative and one true context with the same score: PyTorch's losses in float64, and the slopes -s(-x), s(x),
+    of which PyTorch's own loss has few digits where s rounds to 1."""
+    row = torch.tensor([[score]], dtype=dtype)
+    at, targets = row.double().expand(1, 2), torch.tensor([[1.0, 0.0]], dtype=torch.float64)
+    wanted = F.binary_cross_entropy_with_logits(at, targets, reduction="sum").item()
+    loss, _, dc, dn = skipgram.negative_gradients(torch.ones(1, 1, dtype=dtype), row, row[None])
+    tiny = max(1e-300, 2 * torch.finfo(dtype).smallest_normal)
+    assert loss.item() == pytest.approx(wanted, rel=digits)
+    assert dc.item() == pytest.approx(-1 / (1 + math.exp(min(at[0, 0], 700))), rel=digits, abs=tiny)
+    assert dn.item() == pytest.approx(1 / (1 + math.exp(min(-at[0, 0], 700))), rel=digits, abs=tiny)
+
+
+@pytest.mark.parametrize("gap", [1.0, 104.0, 1e4])
+def test_the_full_softmax_is_pytorchs_at_any_gap(gap):
+    """In float32, where e^-104 is 0."""
+    c = torch.tensor([[0.0], [gap], [-gap]])
+    loss, _, dc = skipgram.softmax_gradients(torch.ones(1, 1), c, torch.tensor([0]), torch.tensor([0]))
+    scores = c.T.clone().requires_grad_()
+    wanted = F.cross_entropy(scores, torch.tensor([0]))
+    assert loss.item() == pytest.approx(wanted.item(), rel=1e-6)
+    torch.testing.assert_close(dc[:, 0], torch.autograd.grad(wanted, scores)[0][0], rtol=1e-6, atol=1e-30)
 
 
 @settings(max_examples=30, deadline=None)
@@ -150,16 +171,23 @@ def test_training_survives_odd_texts():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: skipgram.one_hot(torch.tensor([7]), 7), "expected 0 to 6"),
+        (lambda: skipgram.one_hot(torch.tensor([7]), 7), "0 to 6"),
         (lambda: skipgram.pairs([], 2, torch.Generator()), "no sentences"),
         (lambda: skipgram.cooccurrence(as_tensors([[0, 1]]), V, 0), "window is 0"),
-        (lambda: skipgram.cooccurrence(as_tensors([[0, 9]]), V, 1), "expected 0 to 6"),
+        (lambda: skipgram.cooccurrence(as_tensors([[0, 9]]), V, 1), "0 to 6"),
         (lambda: skipgram.train(as_tensors([[0, 1]]), V, k=0), "k is 0"),
         (lambda: skipgram.train(as_tensors([[0, 1]]), V, rate=math.nan), "rate is nan"),
-        (lambda: skipgram.train(as_tensors([[0, -1]]), V), "expected 0 to 6"),
-        (lambda: skipgram.truncated_svd(torch.eye(3), 4), "d is 4"),
-        (lambda: skipgram.nearest(torch.eye(3), 3), "expected 0 to 2"),
-        (lambda: skipgram.analogy(torch.eye(3), *torch.tensor([[0], [1], [-1]])), "expected 0 to 2"),
+        (lambda: skipgram.train(as_tensors([[0, -1]]), V), "0 to 6"),
+        (lambda: skipgram.one_hot(torch.tensor([1.5]), 7), "ids of torch.float32: expected whole numbers, 0 to 6"),
+        (lambda: skipgram.keep_probability(torch.ones(3), -1e-3), "threshold is -0.001"),
+        (lambda: skipgram.keep_probability(torch.ones(3), math.nan), "threshold is nan"),
+        (lambda: skipgram.noise_distribution(torch.zeros(3)), "not all 0"),
+        (lambda: skipgram.ppmi(torch.tensor([[-1.0, 2.0], [2.0, 0.0]])), "expected none below 0"),
+        (lambda: skipgram.train(as_tensors([[0, 1]]), V, threshold=-1), "threshold is -1"),
+        (lambda: skipgram.nearest(torch.eye(3), 0, 3), "expected 1 to 2"),
+        (lambda: skipgram.analogy(torch.eye(4), *torch.tensor([[0], [1], [2]]), n=2), "expected 1 to 1"),
+        (lambda: skipgram.nearest(torch.eye(3), 3), "0 to 2"),
+        (lambda: skipgram.analogy(torch.eye(3), *torch.tensor([[0], [1], [-1]])), "0 to 2"),
     ],
 )
 def test_bad_input_is_refused_in_words(call, message):
@@ -179,12 +207,52 @@ def test_the_exercises_solutions_pass_their_checks():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"centred_cosine": lambda vectors: skipgram.cosine(vectors, vectors)},
-        {"largest_hub": lambda similarity, n: similarity.topk(n).indices.flatten().bincount().max().item()},
+        {"pooled": lambda table, rows: table[torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)].mean(dim=1)},
+        {"glove_gradients": lambda *given: SOLVED["glove_gradients"](*given[:4], given[4] + 1e-3)},
         {"contrastive": lambda a, b, t: F.cross_entropy(skipgram.cosine(a, b) / t, torch.arange(len(a)))},
         {"contrastive": lambda a, b, t: F.cross_entropy(a @ b.T / t, torch.arange(len(a)))},
     ],
 )
 def test_wrong_answers_to_the_exercises_are_refused(wrong):
-    """Near misses: the mean left on, the word itself counted, one direction only, dot products."""
+    """Near misses: a mean over padding, pairs that were never seen, one direction only, dot products."""
     assert examine(SimpleNamespace(**SOLVED | wrong), EXERCISES).failed
+
+
+def test_scores_by_hand():
+    """Lists, hubs, relations and topics of a handful of vectors."""
+    similarity = torch.tensor([[9.0, 5, 1, 2], [5, 9, 1, 2], [6, 5, 9, 2], [5, 7, 1, 9]])
+    assert meaning_tasks.largest_hub(similarity, 1) == 2  # nearest are 1, 0, 0, 1
+    assert meaning_tasks.own_list(similarity, {0: 0, 1: 0, 2: 1}) == pytest.approx(2 / 3)
+    people = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    vectors = torch.cat([people, people + 0.05])
+    asked = meaning_tasks.questions(
+        {"a": "A", "b": "B", "c": "C", "d": "D"}, {name: i for i, name in enumerate("abcdABCD")}
+    )
+    assert len(asked) == 12 and asked[0].tolist() == [0, 4, 1, 5]
+    assert meaning_tasks.analogies(vectors, asked) == meaning_tasks.partner_alone(vectors, asked) == 1
+    own, wrong = meaning_tasks.offsets(vectors, asked)
+    assert own > 0.5 > wrong
+    assert meaning_tasks.unbarred(people.repeat(2, 1), asked) < 1  # where partners are equal c itself comes first
+
+
+def test_rescaling_leaves_the_model_as_it_is():
+    w, c = torch.randn(2, 9, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64).unbind()
+    other_w, other_c = meaning_tasks.rescaled(w, c, 1.0, seed=0)
+    torch.testing.assert_close(other_w @ other_c.T, w @ c.T)
+    assert (skipgram.cosine(other_w, other_w) - skipgram.cosine(w, w)).abs().max() > 0.1
+
+
+def test_rated_pairs_are_pairs_with_two_ratings():
+    """None twice, each rating 0 to 6; those of the first list are words of the story world."""
+    first, later = (meaning_texts.rated_pairs(which) for which in ("", "_later"))
+    assert (len(first), len(later)) == (60, 43)
+    assert len({frozenset(row[:2]) for row in first + later}) == 103
+    assert all(0 <= rating <= 6 for row in first + later for rating in row[2:])
+    assert all(word in KIND for row in first for word in row[:2])
+
+
+def test_no_best_rate_is_at_an_edge():
+    """Of what the stored runs tried."""
+    assert not [arm for arm, (_, at_edge) in meaning_rate_sweep.stored_best().items() if at_edge]
+    rows = [{"d": 1, "steps": 2, "rate": rate, "shares": {"topics by 448": 0.5}} for rate in (1, 2, 4)]
+    assert meaning_rate_sweep.best_rates(rows) == {(1, 2): (2, False)}
