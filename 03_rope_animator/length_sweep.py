@@ -8,6 +8,7 @@ and writes nothing.
 import copy
 import math
 import sys
+from collections.abc import Callable
 from functools import cache, partial
 
 import numpy as np
@@ -27,6 +28,7 @@ STEPS, N_SEEDS = [400, 2000, 8000], 3
 TRAINED, LENGTHS, JUDGED = 64, [64, 128, 256, 512, 1024], 32
 WIDTH, LAYERS, HEADS, BATCH, RATE = 48, 2, 3, 8, 1e-2
 HEAD_WIDTH = WIDTH // HEADS
+PAIRS = range(HEAD_WIDTH // 2)
 
 
 class Sinusoidal(nn.Module):
@@ -36,53 +38,69 @@ class Sinusoidal(nn.Module):
         super().__init__()
         self.register_buffer("table", 0.1 * rope.sinusoids(torch.arange(LENGTHS[-1]), d_model).float())
 
-    def forward(self, x):
+    def forward(self, x, positions=None):
         return x + self.table[: x.shape[1]]
 
 
-class LastRowAgain(LearnedPositions):
-    """Learned positions in which places beyond the table get its last row, since they have none of their own."""
+class Table(LearnedPositions):
+    """Learned positions, and a way to read a table of n rows in a text of T > n tokens: `rows`, (T, n) -> (T,)."""
 
-    def forward(self, x):
-        return x + self.table(torch.arange(x.shape[1]).clamp(max=len(self.table.weight) - 1))
+    rows: Callable[[int, int], torch.Tensor] = staticmethod(lambda T, n: torch.arange(T).clamp(max=n - 1))
+
+    def forward(self, x, positions=None):
+        T, n = x.shape[1], len(self.table.weight)
+        at = self.rows(T, n).double() if n < T else torch.arange(T).double()
+        low, share = at.long(), (at % 1).to(x)[:, None]
+        row, next_row = (self.table(each.clamp(max=n - 1)) for each in (low, low + 1))  # (T, d_model)
+        return x + (1 - share) * row + share * next_row
 
 
 class Capped(rope.Rotary):
-    """RoPE that sees all keys and meets no new angle: a key that is `TRAINED` places back or more is scored as if it
-    were TRAINED - 1 back. (Known as ReRoPE.)"""
+    """RoPE that sees all keys, and whose `pairs` meet no new angle: where a key is `limit` positions back or more, they
+    turn as if it were `limit` back. (All pairs so is known as ReRoPE.)"""
+
+    limit = TRAINED - 1
+    pairs = tuple(PAIRS)
 
     @classmethod
-    def like(cls, layer):
-        """A layer with the weights of a Rotary one, and the speeds and the window that it was trained with."""
-        capped = cls(WIDTH, HEADS)
+    def like(cls, layer, pairs=tuple(PAIRS)):
+        """A layer with the weights of a Rotary one, and the frequencies and the window that it was trained with."""
+        capped = cls(layer.proj.in_features, layer.n_heads)
         capped.load_state_dict(layer.state_dict())
+        capped.pairs = tuple(pairs)
         return capped
 
-    def forward(self, x):
-        B, T, C = x.shape
-        q, k, v = self.qkv(x).view(B, T, 3, self.n_heads, C // self.n_heads).permute(2, 0, 3, 1, 4)
-        near = self.place(q) @ self.place(k).mT
-        edge = rope.angles(torch.full((T,), TRAINED - 1), self.scaling.speeds)
-        far = rope.rotate_halves(q, edge) @ k.mT  # every query at TRAINED - 1, every key at 0
+    def place(self, x, positions=None):
+        return x
+
+    def attend(self, q, k, v, mask):
+        T, inv_freq, pairs = q.shape[-2], self.scaling.inv_freq, list(self.pairs)
+        angles = rope.angles(torch.arange(T), inv_freq)
+        scores = rope.rotate_halves(q, angles) @ rope.rotate_halves(k, angles).mT
         distance = torch.arange(T)[:, None] - torch.arange(T)
-        scores = torch.where(distance < TRAINED, near, far) / math.sqrt(q.shape[-1]) + self.bias(T, T)
-        return self.proj((scores.softmax(-1) @ v).transpose(1, 2).reshape(B, T, C))
+        if self.limit < T:
+            of_q, of_k = angles.clone(), angles.clone()
+            of_q[:, pairs], of_k[:, pairs] = self.limit * inv_freq[pairs], 0.0  # always `limit` apart
+            far = rope.rotate_halves(q, of_q) @ rope.rotate_halves(k, of_k).mT
+            scores = torch.where(distance < self.limit, scores, far)
+        scores = (scores / math.sqrt(q.shape[-1])).masked_fill(distance < 0, -math.inf)
+        return scores.softmax(-1) @ v
 
 
 ARMS = {
     "none": {"attention": CausalAttention, "positions": no_positions},
-    "learned": {"attention": CausalAttention, "positions": LastRowAgain},
+    "learned": {"attention": CausalAttention, "positions": Table},
     "sinusoidal": {"attention": CausalAttention, "positions": Sinusoidal},
     "RoPE": {"attention": rope.Rotary, "positions": no_positions},
     "ALiBi": {"attention": rope.Alibi, "positions": no_positions},
 }
 
 
-def with_values(layer, **values):
-    """The layer, with other values for some of its attributes."""
+def with_values(module, **values):
+    """The module, with other values for some of its attributes."""
     for name, value in values.items():
-        setattr(layer, name, value)
-    return layer
+        setattr(module, name, value)
+    return module
 
 
 CHANGES = {  # to each attention layer of a model that was trained with RoPE; nothing is trained again
@@ -94,12 +112,13 @@ CHANGES = {  # to each attention layer of a model that was trained with RoPE; no
 }
 
 
-def train_arm(arm, seed, steps, corpus):
-    """A model that has learnt from pieces of TRAINED bytes; afterwards it may read longer ones."""
+def train_arm(arm, seed, steps, corpus, rate=RATE, trained=TRAINED):
+    """A model that has learnt from pieces of `trained` bytes; afterwards it may read longer ones."""
     torch.manual_seed(seed)
-    model, generator = TinyLM(256, TRAINED, WIDTH, LAYERS, HEADS, **ARMS[arm]), torch.Generator().manual_seed(seed)
+    model, generator = TinyLM(256, trained, WIDTH, LAYERS, HEADS, **ARMS[arm]), torch.Generator().manual_seed(seed)
     nn.init.normal_(model.embedding.weight, std=0.1)  # five times the usual: a short training gets farther
-    fit(model, lambda: corpus.batch(BATCH, TRAINED, generator), steps, lr=RATE, label=None)
+    pieces = BATCH * TRAINED // trained  # the same number of bytes a step
+    fit(model, lambda: corpus.batch(pieces, trained, generator), steps, lr=rate, label=None)
     model.context = LENGTHS[-1]
     return model
 
@@ -113,12 +132,12 @@ def changed(model, change):
 
 
 @torch.no_grad()
-def last_bytes(model, x, y):
-    """Nats a byte for the last JUDGED bytes of each piece, read with each of LENGTHS bytes, themselves among them:
+def last_bytes(model, x, y, lengths=tuple(LENGTHS)):
+    """Nats a byte for the last JUDGED bytes of each piece, read with each of `lengths` bytes, themselves among them:
     x, y (pieces, longest), y one byte later -> (lengths,)."""
     losses = []
-    for length in LENGTHS:
-        logits = torch.cat([model(part[:, -length:])[:, -JUDGED:] for part in x.split(16)])
+    for length in lengths:
+        logits = torch.cat([model(part[:, -length:], last=JUDGED) for part in x.split(16)])
         losses.append(F.cross_entropy(logits.flatten(0, 1), y[:, -JUDGED:].flatten()).item())
     return np.array(losses)
 
