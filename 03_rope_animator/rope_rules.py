@@ -5,7 +5,7 @@ the seeds 0 to 2 of `length_sweep`. Real model: the six texts `real_rope.JUDGES`
 texts of `LOOKED_AT`. There "harm" is the loss with a gap of 16,000 positions minus that with one of 6,000.
 """
 
-WHEN = "no token attends farther back than the trained length"
+WHEN = "no token attends farther back than the trained length, in models of two layers"
 VERDICT = {  # kind, quantity in nats, its bounds after 400 steps and after 2,000
     "table fails": ("for", "learned: loss at 128 minus at 64", {"at_least": 0.03}, {"at_least": 0.5}),
     "RoPE ahead": ("for", "at 128: RoPE minus learned", {"at_most": -0.3}, {"at_most": -0.3}),
