@@ -92,8 +92,12 @@ def test_nothing_in_shared_stands_on_the_story_model():
     assert "shared.world" in FLOORS["shared.story_model.checkpoint"]
 
 
-LONG = {}  # helpers over 350 lines: to be shortened, and no other to be added
-LONG_SHARED = {"training.py": 225, "judge.py": 231, "domains.py": 287, "tales.py": 361}  # the same in `shared`
+LONG_SHARED = {  # modules of `shared` over 220 lines: to be shortened, and no other to be added
+    "training.py": 225,
+    "judge.py": 231,
+    "domains.py": 287,
+    "tales.py": 361,
+}
 
 
 def too_long(paths, most, known):
@@ -104,7 +108,7 @@ def too_long(paths, most, known):
 
 
 def test_helpers_can_be_read_in_one_sitting():
-    assert not too_long((lesson.path.with_name(f"{lesson.helper}.py") for lesson in BUILT), 350, LONG)
+    assert not too_long((lesson.path.with_name(f"{lesson.helper}.py") for lesson in BUILT), 350, known={})
 
 
 def test_modules_of_shared_can_be_read_in_one_sitting():
